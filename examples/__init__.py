@@ -1,0 +1,1 @@
+"""Small applications that run on Wherry; each has a test."""

@@ -1,0 +1,1 @@
+"""A Django Channels consumer that talks to a group."""

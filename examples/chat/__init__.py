@@ -1,0 +1,1 @@
+"""An answer streamed token by token to a browser."""

@@ -1,0 +1,1 @@
+"""A month of flights: state for each aircraft, answered flight by flight."""

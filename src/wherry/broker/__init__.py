@@ -1,0 +1,1 @@
+"""Redis behind small typed functions."""

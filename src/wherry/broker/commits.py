@@ -1,0 +1,238 @@
+"""Operations of an owner on its partition, and the one call that carries many of them.
+
+Everything that changes entries, replies, states and attempts goes through `encode_call` and
+``lua/commit.lua``; the order of operations in a call is the order of their effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import cast
+
+from ..model import EntryId, Partition, ScopeId, Token
+from .connect import Argument, Command
+from .scripts import Script
+from .wire import Keys
+
+MAX_OPERATIONS = 128
+MAX_REPLIES = 2_000
+MAX_BYTES = 2**20
+
+
+class Outcome(Enum):
+    """What became of one operation."""
+
+    DONE = "done"
+    ALREADY = "already"
+    VOID = "void"
+    STALE = "stale"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """What a commit does to the durable state of its scope.
+
+    Attributes:
+        expected: version the instance was built on: id of the entry that wrote it, "" if none.
+        packed: None leaves it as it is, b"" deletes it, anything else is written.
+    """
+
+    expected: str
+    packed: bytes | None
+
+
+@dataclass(slots=True)
+class Commit:
+    """Finish an entry: its replies and its state take effect, and it leaves the stream.
+
+    Attributes:
+        end: attempt to put on the end mark, "" for no mark.
+        first: index of the first reply of ``replies``; those before were emitted.
+    """
+
+    entry_id: EntryId
+    scope_id: ScopeId
+    replies: Sequence[bytes]
+    inbox: str = ""
+    state: StateChange | None = None
+    end: str = ""
+    first: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Emit:
+    """Write replies before the commit, or outside any message (``cause`` "").
+
+    Attributes:
+        number: counts up within one tenure; the script applies each number once.
+        attempt: ``<epoch>.<attempt>``, "" outside any message.
+    """
+
+    number: int
+    cause: str
+    scope_id: ScopeId
+    replies: Sequence[bytes]
+    inbox: str = ""
+    attempt: str = ""
+    first: int = 0
+    size_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Fail:
+    """Write down a failed attempt; does nothing when the entry is gone."""
+
+    entry_id: EntryId
+    scope_id: ScopeId
+    row: bytes
+    size_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Bury:
+    """Finish an entry with an error and tell those who wait for its answer.
+
+    Attributes:
+        is_kept: move it to the dead letters; otherwise it is gone, as an expired one is.
+    """
+
+    entry_id: EntryId
+    scope_id: ScopeId
+    reason: str
+    traceback: str = ""
+    attempts: int = 0
+    inbox: str = ""
+    first: int = 0
+    size_bytes: int = 0
+    is_kept: bool = True
+
+
+Operation = Commit | Emit | Fail | Bury
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long things that workers write are kept.
+
+    Attributes:
+        reply_length: replies of a scope, about.
+        reply_ttl_ms: of a reply stream after its last write.
+        state_ttl_ms: of a durable state after its last commit, 0 for ever.
+    """
+
+    reply_length: int
+    reply_ttl_ms: int
+    state_ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of the commit script.
+
+    Attributes:
+        partition: whose.
+        token: fence; the call does nothing once the lease has another.
+        operations: in order of effect.
+        is_resent: it was sent before and its answer is unknown.
+    """
+
+    partition: Partition
+    token: Token
+    operations: Sequence[Operation]
+    is_resent: bool = False
+
+
+def split_point(operations: Sequence[Operation]) -> int:
+    """How many of the first operations fit into one call; at least one, however large."""
+    replies = size = 0
+    for index, operation in enumerate(operations):
+        if index == MAX_OPERATIONS:
+            return index
+        if isinstance(operation, Commit | Emit):
+            replies += len(operation.replies)
+        size += operation.size_bytes
+        if index and (replies > MAX_REPLIES or size > MAX_BYTES):
+            return index
+    return len(operations)
+
+
+def encode_call(script: Script, keys: Keys, call: Call, retention: Retention) -> Command:
+    """The command that carries a call."""
+    partition = call.partition
+    names = [
+        keys.entries(partition),
+        keys.lease(partition),
+        keys.attempts(partition),
+        keys.dead(partition),
+    ]
+    numbers: dict[str, int] = {}
+
+    def number(name: str) -> int:
+        found = numbers.get(name)
+        if found is None:
+            names.append(name)
+            found = numbers[name] = len(names)
+        return found
+
+    arguments: list[Argument] = [
+        call.token,
+        "1" if call.is_resent else "0",
+        retention.reply_length,
+        retention.reply_ttl_ms,
+        retention.state_ttl_ms,
+    ]
+    for operation in call.operations:
+        scope = operation.scope_id
+        if isinstance(operation, Fail):
+            arguments += ("f", operation.entry_id, operation.row)
+            continue
+        out = number(keys.replies(partition, scope)) if scope else 0
+        inbox = number(keys.inbox(partition, operation.inbox)) if operation.inbox else 0
+        if isinstance(operation, Commit):
+            arguments += ("c", operation.entry_id, scope, out, inbox)
+            state = operation.state
+            if state is None:
+                arguments.append(0)
+            else:
+                packed = state.packed
+                action = "" if packed is None else ("s" if packed else "d")
+                arguments += (
+                    number(keys.state(partition, scope)),
+                    action,
+                    state.expected,
+                    packed or b"",
+                )
+            arguments += (operation.end, operation.first, len(operation.replies))
+            arguments += operation.replies
+        elif isinstance(operation, Emit):
+            arguments += ("e", operation.number, operation.cause, scope, out, inbox)
+            arguments += (operation.attempt, operation.first, len(operation.replies))
+            arguments += operation.replies
+        else:
+            arguments += ("b", operation.entry_id, scope, out, inbox, operation.first)
+            arguments += (operation.reason, operation.traceback, operation.attempts)
+            arguments.append(1 if operation.is_kept else 0)
+    return script.command(names, arguments)
+
+
+def read_answers(answer: object) -> list[tuple[Outcome, str]] | None:
+    """Outcome and reason of each operation, or None if the call was fenced."""
+    if answer == b"FENCED":
+        return None
+    return [_read_outcome(one) for one in cast("list[int | bytes]", answer)]
+
+
+_NUMBERED = {1: (Outcome.DONE, ""), 0: (Outcome.ALREADY, ""), -1: (Outcome.VOID, "")}
+
+
+def _read_outcome(answer: int | bytes) -> tuple[Outcome, str]:
+    if isinstance(answer, int):
+        return _NUMBERED[answer]
+    text = answer.decode("utf-8", "replace")
+    if text == "stale":
+        return Outcome.STALE, ""
+    return Outcome.BAD, text.removeprefix("bad:")

@@ -1,0 +1,327 @@
+"""Connections: from a store's URL to links that send commands and return raw answers.
+
+Redis-py is met here and nowhere else. Its errors become errors of `wherry.errors`; it never
+retries by itself, because what may be sent again is the caller's knowledge: a silent resend
+loses the order of reads and doubles writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import re
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote
+
+import fakeredis
+import redis
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.retry import Retry as SyncRetry
+
+from ..errors import ConfigError, StoreError, StoreRefused, StoreUnavailable, WherryError
+from .embedded import EmbeddedStore, default_directory, open_embedded
+
+SCHEMES = ("redis", "rediss", "unix", "embedded", "memory")
+Argument = str | bytes | int
+Command = Sequence[Argument]
+
+_TRANSIENT = (
+    "LOADING BUSY READONLY TRYAGAIN CLUSTERDOWN MASTERDOWN MOVED ASK NOREPLICAS OOM MISCONF".split()
+)
+_CONNECT_TIMEOUT_S = 5.0
+
+_memory_servers: dict[str, fakeredis.FakeServer] = {}
+
+
+def map_error(error: Exception, where: str) -> WherryError:
+    """The error of ours that stands for one of redis-py's; ``where`` is the URL to show."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, redis.exceptions.AuthenticationError):
+        return StoreRefused(
+            f"Redis at {where} refuses the login: {text}; check user and password of the URL"
+        )
+    if isinstance(error, redis.exceptions.AuthorizationError | redis.exceptions.NoPermissionError):
+        return StoreRefused(
+            f"Redis at {where} refuses a command: {text}; grant it with ACL SETUSER"
+        )
+    if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | OSError):
+        return StoreUnavailable(f"Redis at {where} cannot be reached: {text}")
+    if text.startswith("NOAUTH") or text.startswith("WRONGPASS"):
+        return StoreRefused(f"Redis at {where} wants a login: {text}; put it into the URL")
+    if text.split(" ", 1)[0] in _TRANSIENT or isinstance(
+        error, redis.exceptions.ReadOnlyError | redis.exceptions.OutOfMemoryError
+    ):
+        return StoreUnavailable(f"Redis at {where} cannot serve now: {text}")
+    return StoreError(f"Redis at {where} answered: {text}")
+
+
+@contextlib.contextmanager
+def heeding_cancellation() -> Generator[None]:
+    """Raise the cancellation that redis-py may lose, whatever its call returned or raised.
+
+    It writes under `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that
+    comes in the tick of its result (https://github.com/python/cpython/issues/86296). A task
+    that is cancelled once and never again would run on for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        yield
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+
+
+class Link:
+    """Sends commands over connections of its own; answers are raw (RESP2, bytes).
+
+    Every call raises `StoreUnavailable` when it is not known to have been carried out,
+    `StoreRefused` for want of rights, and `StoreError` for any other error answer.
+
+    Attributes:
+        connects: how often a connection was made; redis-py also reconnects in silence.
+        client_id: number of the newest connection as the server counts, None if it will not
+            tell; with one call at a time there is one connection.
+    """
+
+    __slots__ = ("_client", "_where", "client_id", "connects")
+
+    def __init__(self, client: aioredis.Redis, where: str) -> None:
+        """Take over a client; its answers are no longer reshaped."""
+        client.response_callbacks.clear()
+        self._client = client
+        self._where = where
+        self.connects = 0
+        self.client_id: int | None = None
+
+    async def greet(self, connection: Any) -> None:
+        """Run by redis-py on each new connection: count it and ask for its number."""
+        await connection.on_connect()
+        self.connects += 1
+        try:
+            await connection.send_command("CLIENT", "ID")
+            self.client_id = int(await connection.read_response())
+        except redis.exceptions.ResponseError:
+            self.client_id = None
+
+    async def call(self, *command: Argument) -> Any:
+        """Send one command and return its answer."""
+        try:
+            with heeding_cancellation():
+                return await cast("Any", self._client).execute_command(*command)
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise map_error(error, self._where) from error
+
+    async def calls(self, commands: Sequence[Command]) -> list[Any]:
+        """Send many commands in one write; an error answer stands in the list as a `WherryError`.
+
+        Raises:
+            StoreUnavailable: the connection broke; any of them may have been carried out.
+        """
+        pipeline = cast("Any", self._client.pipeline(transaction=False))
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            with heeding_cancellation():
+                answers = await pipeline.execute(raise_on_error=False)
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise map_error(error, self._where) from error
+        return [
+            map_error(answer, self._where) if isinstance(answer, Exception) else answer
+            for answer in answers
+        ]
+
+    async def subscribe(self, channel: str) -> Subscription:
+        """Listen to a pub/sub channel on a connection of its own."""
+        pubsub = cast("Any", self._client.pubsub())
+        try:
+            with heeding_cancellation():
+                await pubsub.subscribe(channel)
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise map_error(error, self._where) from error
+        return Subscription(pubsub, self._where)
+
+    async def aclose(self) -> None:
+        """Close all connections; calls under way fail."""
+        await self._client.aclose(close_connection_pool=True)
+
+
+class Subscription:
+    """One pub/sub subscription."""
+
+    __slots__ = ("_pubsub", "_where")
+
+    def __init__(self, pubsub: Any, where: str) -> None:
+        """Take over a subscribed pubsub object."""
+        self._pubsub = pubsub
+        self._where = where
+
+    async def next(self) -> None:
+        """Wait for the next message; its content does not matter, it is only a hint.
+
+        Raises:
+            StoreUnavailable: the connection broke; subscribe again.
+        """
+        try:
+            while True:
+                message = await self._pubsub.get_message(
+                    ignore_subscribe_messages=True, timeout=None
+                )
+                if message is not None:
+                    return
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise map_error(error, self._where) from error
+
+    async def aclose(self) -> None:
+        """End the subscription."""
+        await self._pubsub.aclose()
+
+
+class SyncLink:
+    """The same for the renewal thread: one blocking connection."""
+
+    __slots__ = ("_client", "_where")
+
+    def __init__(self, client: redis.Redis, where: str) -> None:
+        """Take over a client."""
+        cast("Any", client).response_callbacks.clear()
+        self._client = client
+        self._where = where
+
+    def call(self, *command: Argument) -> Any:
+        """Send one command and return its answer; raises as `Link` does."""
+        try:
+            return cast("Any", self._client).execute_command(*command)
+        except (redis.exceptions.RedisError, OSError) as error:
+            raise map_error(error, self._where) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+class Store:
+    """Where the data is. Cheap: connects only when a link is used.
+
+    Attributes:
+        where: the place, fit to be shown: no password.
+        is_memory: whether it lives in this process only.
+    """
+
+    __slots__ = ("_embedded", "_memory", "_url", "is_memory", "where")
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        memory: fakeredis.FakeServer | None = None,
+        embedded: EmbeddedStore | None = None,
+    ) -> None:
+        """Use `open_store`; this only keeps what that has found."""
+        self._url = url
+        self._memory = memory
+        self._embedded = embedded
+        self.is_memory = memory is not None
+        self.where = hide_password(url)
+
+    def link(self, *, answer_timeout_s: float | None = 10.0) -> Link:
+        """A link with connections of its own, for one event loop.
+
+        Args:
+            answer_timeout_s: no answer for longer breaks the connection; for a blocking read
+                it must be above the time it blocks.
+        """
+        greeter: list[Link] = []
+
+        async def greet(connection: Any) -> None:
+            await greeter[0].greet(connection)
+
+        if self._memory is not None:
+            client: aioredis.Redis = fakeredis.FakeAsyncRedis(server=self._memory, protocol=2)
+            client.connection_pool.connection_kwargs["redis_connect_func"] = greet
+        else:
+            pool = aioredis.ConnectionPool.from_url(
+                self._url,
+                protocol=2,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=answer_timeout_s,
+                socket_connect_timeout=_CONNECT_TIMEOUT_S,
+                health_check_interval=0,
+                client_name="wherry",
+                redis_connect_func=greet,
+            )
+            client = aioredis.Redis.from_pool(pool)
+        link = Link(client, self.where)
+        greeter.append(link)
+        return link
+
+    def sync_link(self, *, answer_timeout_s: float = 5.0) -> SyncLink:
+        """A blocking link with a connection of its own, for one thread."""
+        if self._memory is not None:
+            return SyncLink(fakeredis.FakeRedis(server=self._memory, protocol=2), self.where)
+        pool = redis.ConnectionPool.from_url(
+            self._url,
+            protocol=2,
+            retry=SyncRetry(NoBackoff(), 0),
+            socket_timeout=answer_timeout_s,
+            socket_connect_timeout=_CONNECT_TIMEOUT_S,
+            health_check_interval=0,
+            client_name="wherry-renew",
+        )
+        return SyncLink(redis.Redis.from_pool(pool), self.where)
+
+    def close(self) -> None:
+        """Let go of an embedded store; the server ends with its last user."""
+        if self._embedded is not None:
+            self._embedded.close()
+
+
+def open_store(url: str, *, server_binary: str | None = None) -> Store:
+    """Open the store of a URL; an embedded server is started if none runs.
+
+    ``redis://``, ``rediss://`` and ``unix://`` connect later, at first use. ``memory://NAME`` is
+    the same store for every caller in this process.
+
+    Raises:
+        ConfigError: not a URL that Wherry knows.
+        StoreNotFound: no server binary for the embedded store.
+        StoreRefused: the embedded store's directory belongs to somebody else.
+        StoreUnavailable: the embedded server did not start.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in SCHEMES:
+        near = difflib.get_close_matches(scheme, SCHEMES, n=1)
+        hint = f"did you mean {near[0]}://?" if near else "use " + ", ".join(
+            f"{name}://" for name in SCHEMES
+        )
+        raise ConfigError(f"store URL {hide_password(url)!r} is not one that Wherry knows; {hint}")
+    if scheme == "memory":
+        server = _memory_servers.setdefault(rest, fakeredis.FakeServer())
+        return Store(url, memory=server)
+    if scheme == "embedded":
+        directory = Path(unquote(rest)) if rest else default_directory(Path.cwd())
+        embedded = open_embedded(directory, binary=server_binary)
+        store = Store(f"unix://{embedded.socket_path}", embedded=embedded)
+        store.where = f"embedded://{embedded.directory}"
+        return store
+    try:
+        aioredis.ConnectionPool.from_url(url)
+    except (ValueError, TypeError) as error:
+        # Its text may hold a part of the password.
+        why = "quote special letters of the password, %2F for /" if "@" in url else str(error)
+        raise ConfigError(f"store URL {hide_password(url)!r} is malformed: {why}") from None
+    return Store(url)
+
+
+def hide_password(url: str) -> str:
+    """The URL without its password, also if it is misspelt or the password is not quoted."""
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    login, at, place = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    hidden = f"{scheme}{separator}{user}{colon}{'***' if colon else ''}{at}{place}"
+    return re.sub(r"([?&](?:ssl_)?password=)[^&#]*", r"\1***", hidden)

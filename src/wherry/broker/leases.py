@@ -1,0 +1,206 @@
+"""Leases and members: everything that says who lives and who owns what."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from ..model import EntryId, MemberInfo, Partition, Token
+from .connect import Argument, Command, Link, Subscription
+from .scripts import Script, Scripts, run_many
+from .wire import Keys, Meta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A partition that is ours now.
+
+    Attributes:
+        partition: its number.
+        token: names this tenure; every write must show it.
+        is_unclean: the last owner did not release it.
+        last_id: newest entry of its stream when it was claimed, "0-0" if empty.
+    """
+
+    partition: Partition
+    token: Token
+    is_unclean: bool
+    last_id: EntryId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a beat tells.
+
+    Attributes:
+        redis_ms: Redis' clock, unix milliseconds.
+        members: living workers in order of joining.
+    """
+
+    redis_ms: int
+    members: tuple[str, ...]
+
+
+class Leases:
+    """The lease scripts of one namespace on one link."""
+
+    __slots__ = ("_generation", "_keys", "_link", "_partitions", "_scripts", "_ttl_ms", "_worker")
+
+    def __init__(
+        self,
+        link: Link,
+        scripts: Scripts,
+        keys: Keys,
+        *,
+        worker_id: str,
+        ttl_ms: int,
+        meta: Meta,
+    ) -> None:
+        """Speak for one worker.
+
+        Args:
+            link: connection.
+            scripts: fitted to the server.
+            keys: of the namespace.
+            worker_id: unique name of this process.
+            ttl_ms: length of a lease.
+            meta: of the namespace.
+        """
+        self._link = link
+        self._scripts = scripts
+        self._keys = keys
+        self._worker = worker_id
+        self._ttl_ms = ttl_ms
+        self._partitions = meta.partitions
+        self._generation = meta.generation
+
+    async def claim(self, partitions: Sequence[Partition]) -> list[Claimed]:
+        """Take those of the partitions that are free or whose lease ran out, in one write."""
+        calls: list[tuple[Script, Command]] = []
+        script = self._scripts.claim
+        for partition in partitions:
+            names = (self._keys.lease(partition), self._keys.entries(partition))
+            nonce = secrets.token_hex(6)
+            about = (self._worker, nonce, self._ttl_ms, self._generation, self._partitions)
+            calls.append((script, script.command(names, about)))
+        taken: list[Claimed] = []
+        for partition, answer in zip(partitions, await run_many(self._link, calls), strict=True):
+            if isinstance(answer, Exception):
+                raise answer
+            if answer[0] == 1:
+                _, token, is_unclean, last_id = cast("tuple[int, bytes, int, bytes]", answer)
+                taken.append(
+                    Claimed(
+                        partition=partition,
+                        token=Token(token.decode()),
+                        is_unclean=is_unclean == 1,
+                        last_id=EntryId(last_id.decode()),
+                    )
+                )
+        return taken
+
+    async def release(self, partition: Partition, token: Token) -> bool:
+        """Free a partition and announce it; False if it was no longer ours."""
+        answer = await self._scripts.release.run(
+            self._link, (self._keys.lease(partition),), (token, self._keys.released, partition)
+        )
+        return answer == 1
+
+    async def survey(self) -> dict[Partition, tuple[str, int]]:
+        """Owner ("" if released) and milliseconds left of every partition's lease."""
+        partitions = [Partition(number) for number in range(self._partitions)]
+        owners = await read_owners(self._link, self._scripts.survey, self._keys, partitions)
+        return dict(zip(partitions, owners, strict=True))
+
+    async def beat(self, fields: Mapping[str, str], silence_ms: int) -> Beat:
+        """Say that this worker lives.
+
+        Args:
+            fields: what it says of itself.
+            silence_ms: members silent for longer are forgotten.
+        """
+        flat: list[Argument] = [part for pair in fields.items() for part in pair]
+        answer = await self._scripts.beat.run(
+            self._link,
+            (self._keys.members, self._keys.joined, self._keys.member(self._worker)),
+            (self._worker, silence_ms, *flat),
+        )
+        now, members = cast("tuple[bytes, list[bytes]]", answer)
+        return Beat(redis_ms=int(now), members=tuple(member.decode() for member in members))
+
+    async def attempts(self, partitions: Sequence[Partition]) -> list[dict[EntryId, bytes]]:
+        """Rows of the entries that failed before, for each partition."""
+        rows: list[dict[EntryId, bytes]] = []
+        answers = await self._link.calls(
+            [("HGETALL", self._keys.attempts(partition)) for partition in partitions]
+        )
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+            flat = cast("list[bytes]", answer)
+            rows.append({EntryId(flat[i].decode()): flat[i + 1] for i in range(0, len(flat), 2)})
+        return rows
+
+    async def listen(self) -> Subscription:
+        """Subscribe to what is released and who leaves."""
+        return await self._link.subscribe(self._keys.released)
+
+    async def leave(self) -> None:
+        """Say that this worker is gone, so that the others share its part at once."""
+        answers = await self._link.calls(
+            [
+                ("ZREM", self._keys.members, self._worker),
+                ("ZREM", self._keys.joined, self._worker),
+                ("DEL", self._keys.member(self._worker)),
+                ("PUBLISH", self._keys.released, "left"),
+            ]
+        )
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+
+
+def renew_command(
+    script: Script, keys: Keys, held: Sequence[tuple[Partition, Token]], ttl_ms: int
+) -> Command:
+    """The one command that renews all leases; its answer has 1 for each that is still ours."""
+    names = [keys.lease(partition) for partition, _ in held]
+    return script.command(names, (ttl_ms, *(token for _, token in held)))
+
+
+async def renew_held(
+    link: Link, script: Script, keys: Keys, held: Sequence[tuple[Partition, Token]], ttl_ms: int
+) -> list[bool]:
+    """Renew leases from the event loop; False for each that is no longer ours."""
+    names = [keys.lease(partition) for partition, _ in held]
+    answers = await script.run(link, names, (ttl_ms, *(token for _, token in held)))
+    return [answer == 1 for answer in cast("list[int]", answers)]
+
+
+async def read_owners(
+    link: Link, survey: Script, keys: Keys, partitions: Sequence[Partition]
+) -> list[tuple[str, int]]:
+    """Owner and milliseconds left of each partition's lease."""
+    names = [keys.lease(partition) for partition in partitions]
+    flat = cast("list[bytes | int]", await survey.run(link, names, ()))
+    return [
+        (cast("bytes", flat[index]).decode(), int(flat[index + 1]))
+        for index in range(0, len(flat), 2)
+    ]
+
+
+async def read_members(link: Link, keys: Keys) -> list[MemberInfo]:
+    """All members in order of joining, with what each says of itself."""
+    ids = cast("list[bytes]", await link.call("ZRANGE", keys.joined, 0, 9999))
+    answers = await link.calls([("HGETALL", keys.member(one.decode())) for one in ids])
+    members: list[MemberInfo] = []
+    for worker_id, answer in zip(ids, answers, strict=True):
+        if isinstance(answer, Exception):
+            raise answer
+        flat = [part.decode("utf-8", "replace") for part in cast("list[bytes]", answer)]
+        if flat:
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            members.append(MemberInfo(worker_id=worker_id.decode(), fields=fields))
+    return members

@@ -1,0 +1,19 @@
+-- Take a partition whose lease is free, has run out, or is this worker's own.
+-- KEYS: lease, in.  ARGV: worker id, nonce, ttl ms, generation, partition count.
+-- Answer: {1, token, 1 if the last owner left uncleanly, last id of the stream}
+--      or {0, owner, ms left}.
+local now = now_ms()
+local lease = redis.call('HMGET', KEYS[1], 'owner', 'expiry', 'epoch')
+local owner = lease[1] or ''
+local left = tonumber(lease[2] or '0') - now
+if owner ~= '' and owner ~= ARGV[1] and left > 0 then
+  return {0, owner, left}
+end
+local epoch = string.format('%d', tonumber(lease[3] or '0') + 1)
+local token = epoch .. ':' .. ARGV[2]
+redis.call('HSET', KEYS[1],
+  'owner', ARGV[1], 'token', token, 'epoch', epoch, 'ttl', ARGV[3],
+  'expiry', string.format('%d', now + tonumber(ARGV[3])), 'emit', '0',
+  'generation', ARGV[4], 'partitions', ARGV[5])
+local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+return {1, token, owner ~= '' and 1 or 0, newest[1] and newest[1][1] or '0-0'}

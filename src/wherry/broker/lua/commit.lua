@@ -1,0 +1,225 @@
+-- Finish entries and write what they caused, all of it or nothing of it for each entry.
+-- The one script through which an owner writes; docs/design.md tells why each check is here.
+--
+-- KEYS: in, lease, attempts, dead, then reply streams, inboxes and states by number.
+-- ARGV: token, '1' if this call may have been carried out before, MAXLEN and ttl ms of replies,
+--   ttl ms of states (0 none), then operations:
+--   commit: 'c' id scope out inbox state [action expected bytes] end first count message...
+--   emit:   'e' number id scope out inbox attempt first count message...
+--   fail:   'f' id row
+--   bury:   'b' id scope out inbox first error traceback attempts kept
+--           (kept '0': not to the dead letters)
+-- out, inbox, state: number of a key, 0 without. action: '' unchanged, 's' set, 'd' delete.
+-- end: '' or the attempt to put on the end mark. first: index of the first reply.
+-- Answer: 'FENCED', or for each operation 1 done, 0 already done, -1 void (behind another of its
+-- scope that was not done), 'stale' or 'bad:' and the reason.
+if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then
+  return 'FENCED'
+end
+
+local function kind(key)
+  local answer = redis.call('TYPE', key)
+  return type(answer) == 'table' and answer.ok or answer
+end
+
+local function usable(number, wanted)
+  if number == 0 then
+    return true
+  end
+  local found = kind(KEYS[number])
+  return found == wanted or found == 'none'
+end
+
+-- A script that fails half-way is not rolled back: look at everything that can fail first.
+if not (usable(1, 'stream') and usable(3, 'hash') and usable(4, 'stream')) then
+  return redis.error_reply('WRONGTYPE a key of this partition was overwritten by something else')
+end
+
+local resent, maxlen, ttl, state_ttl = ARGV[2] == '1', ARGV[3], ARGV[4], tonumber(ARGV[5])
+local has_attempts = redis.call('EXISTS', KEYS[3]) == 1
+local at, touched, void, answers = 6, {}, {}, {}
+
+local function take()
+  at = at + 1
+  return ARGV[at - 1]
+end
+
+local function number()
+  return tonumber(take())
+end
+
+local function append(out, inbox, ...)
+  if out > 0 then
+    redis.call('XADD', KEYS[out], 'MAXLEN', '~', maxlen, '*', ...)
+    touched[out] = true
+  end
+  if inbox > 0 then
+    redis.call('XADD', KEYS[inbox], '*', ...)
+    touched[inbox] = true
+  end
+end
+
+local function problem(out, inbox)
+  if not usable(out, 'stream') then
+    return 'bad:reply key ' .. KEYS[out] .. ' is no stream'
+  end
+  if not usable(inbox, 'stream') then
+    return 'bad:inbox key ' .. KEYS[inbox] .. ' is no stream'
+  end
+end
+
+local function replies(id, scope, out, inbox, attempt, first, count, finish)
+  local from = at
+  at = at + count
+  return function()
+    for i = 0, count - 1 do
+      local index = tostring(first + i)
+      if finish ~= '' and i == count - 1 then
+        append(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope,
+          'z', tostring(first + count), 'a', finish)
+      elseif attempt ~= '' then
+        append(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope, 'a', attempt)
+      elseif id == '' then
+        append(out, inbox, 'm', ARGV[from + i], 'n', index, 's', scope)
+      else
+        append(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope)
+      end
+    end
+    if finish ~= '' and count == 0 then
+      append(out, inbox, 'i', id, 'n', tostring(first), 's', scope, 'z', tostring(first),
+        'a', finish)
+    end
+  end
+end
+
+local function state_problem(state, expected)
+  if not usable(state, 'hash') then
+    return 'bad:state key ' .. KEYS[state] .. ' is no hash'
+  end
+  if (redis.call('HGET', KEYS[state], 'v') or '') ~= expected then
+    return 'stale'
+  end
+end
+
+local function write_state(state, action, bytes, id)
+  if action == 's' then
+    redis.call('HSET', KEYS[state], 'state', bytes, 'v', id)
+  elseif action == 'd' then
+    redis.call('DEL', KEYS[state])
+  end
+  if state_ttl > 0 then
+    redis.call('PEXPIRE', KEYS[state], state_ttl)
+  end
+end
+
+local function finish_entry(id)
+  if redis.call('XDEL', KEYS[1], id) == 0 then
+    return false
+  end
+  if has_attempts then
+    redis.call('HDEL', KEYS[3], id)
+  end
+  return true
+end
+
+local function commit()
+  local id, scope, out, inbox, state = take(), take(), number(), number(), number()
+  local action, expected, bytes = '', '', ''
+  if state > 0 then
+    action, expected, bytes = take(), take(), take()
+  end
+  local finish, first, count = take(), number(), number()
+  local write = replies(id, scope, out, inbox, '', first, count, finish)
+  if void[scope] then
+    return -1
+  end
+  -- An entry that is gone was committed before, with the state it wrote; only what is still
+  -- there can be stale.
+  if state > 0 and #redis.call('XRANGE', KEYS[1], id, id) == 1 then
+    local stale = state_problem(state, expected)
+    if stale then
+      void[scope] = true
+      return stale
+    end
+  end
+  local bad = problem(out, inbox)
+  if bad then
+    void[scope] = true
+    return bad
+  end
+  if not finish_entry(id) then
+    void[scope] = not resent
+    return 0
+  end
+  write()
+  if state > 0 then
+    write_state(state, action, bytes, id)
+  end
+  return 1
+end
+
+local function emit()
+  local sequence = number()
+  local id, scope, out, inbox = take(), take(), number(), number()
+  local attempt, first, count = take(), number(), number()
+  local write = replies(id, scope, out, inbox, attempt, first, count, '')
+  if sequence <= tonumber(redis.call('HGET', KEYS[2], 'emit') or '0') then
+    return 0
+  end
+  if void[scope] then
+    return -1
+  end
+  local bad = problem(out, inbox)
+  if bad then
+    void[scope] = true
+    return bad
+  end
+  redis.call('HSET', KEYS[2], 'emit', tostring(sequence))
+  write()
+  return 1
+end
+
+local function fail()
+  local id, row = take(), take()
+  if #redis.call('XRANGE', KEYS[1], id, id) == 0 then
+    return 0
+  end
+  redis.call('HSET', KEYS[3], id, row)
+  return 1
+end
+
+local function bury()
+  local id, scope, out, inbox, first = take(), take(), number(), number(), take()
+  local reason, traceback, attempts, is_kept = take(), take(), take(), take() == '1'
+  local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+  if not entry then
+    return 0
+  end
+  local letter = {'id', id, 'error', reason, 'traceback', traceback, 'attempts', attempts,
+    'when', string.format('%d', now_ms())}
+  -- More fields than any producer of ours writes would overflow the stack of unpack.
+  for i = 1, math.min(#entry[2], 1000) do
+    letter[#letter + 1] = entry[2][i]
+  end
+  finish_entry(id)
+  if is_kept then
+    redis.call('XADD', KEYS[4], '*', unpack(letter))
+  end
+  if not usable(out, 'stream') then
+    out = 0
+  end
+  if not usable(inbox, 'stream') then
+    inbox = 0
+  end
+  append(out, inbox, 'i', id, 'n', first, 's', scope, 'e', reason)
+  return 1
+end
+
+local operations = {c = commit, e = emit, f = fail, b = bury}
+while at <= #ARGV do
+  answers[#answers + 1] = operations[take()]()
+end
+for key in pairs(touched) do
+  redis.call('PEXPIRE', KEYS[key], ttl)
+end
+return answers

@@ -1,0 +1,271 @@
+"""Reading and appending: input streams, reply streams, states, the namespace's meta hash."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from ..config import DEFAULT_PARTITIONS
+from ..errors import StoreError, StoreIncompatible, StoreRefused, WherryError
+from ..model import EntryId, Outgoing, Partition, PartitionInfo, ScopeId
+from .connect import Argument, Command, Link
+from .leases import read_owners
+from .scripts import Script, run_many
+from .wire import PROTOCOL, Keys, Meta, outgoing_fields
+
+RawEntry = tuple[bytes, list[bytes]]
+"""Id and flat field list of a stream entry."""
+
+
+async def read_streams(
+    link: Link,
+    cursors: Mapping[str, str],
+    *,
+    count: int,
+    block_ms: int | None,
+    before: Sequence[Command] = (),
+) -> dict[str, list[RawEntry]]:
+    """XREAD: entries behind each cursor, by key; empty if none came within ``block_ms``.
+
+    Args:
+        link: connection; a cancelled read closes it.
+        cursors: key -> last id seen.
+        count: entries for each stream.
+        block_ms: None does not wait.
+        before: commands that go first in the same write; their answers are not looked at.
+    """
+    block: tuple[Argument, ...] = () if block_ms is None else ("BLOCK", block_ms)
+    read = ("XREAD", "COUNT", count, *block, "STREAMS", *cursors.keys(), *cursors.values())
+    if before:
+        answer = (await link.calls([*before, read]))[-1]
+        if isinstance(answer, Exception):
+            raise answer
+    else:
+        answer = await link.call(*read)
+    streams = cast("list[tuple[bytes, list[RawEntry]]]", answer or [])
+    return {key.decode(): entries for key, entries in streams}
+
+
+async def fetch_entries(
+    link: Link, key: str, entry_ids: Sequence[str]
+) -> list[RawEntry | None]:
+    """Entries by id, None where there is none."""
+    answers = await link.calls([("XRANGE", key, one, one) for one in entry_ids])
+    found: list[RawEntry | None] = []
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+        found.append(cast("list[RawEntry]", answer)[0] if answer else None)
+    return found
+
+
+async def load_states(
+    link: Link, keys: Keys, scopes: Sequence[tuple[Partition, ScopeId]]
+) -> list[tuple[bytes, str] | StoreError]:
+    """Packed state and version of each scope in one round trip; b"" and "" where none is kept.
+
+    A key of the wrong type gives an error in its place.
+    """
+    answers = await link.calls(
+        [("HMGET", keys.state(partition, scope), "state", "v") for partition, scope in scopes]
+    )
+    loaded: list[tuple[bytes, str] | StoreError] = []
+    for answer in answers:
+        if isinstance(answer, StoreError):
+            loaded.append(answer)
+        elif isinstance(answer, Exception):
+            raise answer
+        else:
+            packed, version = cast("list[bytes | None]", answer)
+            loaded.append((packed or b"", (version or b"").decode()))
+    return loaded
+
+
+async def send_entries(
+    link: Link,
+    script: Script,
+    keys: Keys,
+    batches: Mapping[Partition, Sequence[Outgoing]],
+    *,
+    backlog: int,
+    dedup_ttl_ms: int,
+) -> dict[Partition, list[str] | WherryError]:
+    """Append entries to several partitions in one write.
+
+    Args:
+        link: connection.
+        script: ``send.lua``.
+        keys: of the namespace.
+        batches: what goes to each partition, in order.
+        backlog: most unfinished entries a partition may hold.
+        dedup_ttl_ms: how long a message id is remembered.
+
+    Returns:
+        For each partition the ids: "" for what its bound refused, and "=" before the id of what
+        was sent before; or the error that it answered, and then nothing was appended to it.
+
+    Raises:
+        StoreUnavailable: the connection broke; any of them may have been appended.
+    """
+    calls: list[tuple[Script, Command]] = []
+    for partition, entries in batches.items():
+        names = [keys.entries(partition)]
+        arguments: list[Argument] = [backlog, dedup_ttl_ms]
+        for entry in entries:
+            if entry.message_id:
+                names.append(keys.sent(partition, entry.message_id))
+            fields = outgoing_fields(entry)
+            arguments += (len(names) if entry.message_id else 0, len(fields))
+            arguments += fields
+        calls.append((script, script.command(names, arguments)))
+    answers = await run_many(link, calls)
+    return {
+        partition: answer
+        if isinstance(answer, WherryError)
+        else [entry_id.decode() for entry_id in cast("list[bytes]", answer)]
+        for partition, answer in zip(batches, answers, strict=True)
+    }
+
+
+async def open_namespace(link: Link, keys: Keys, wanted: int | None) -> Meta:
+    """Read the namespace's meta hash; whoever comes first writes it.
+
+    Args:
+        link: connection.
+        keys: of the namespace.
+        wanted: a partition count that was set explicitly, or None to adopt what is there.
+
+    Raises:
+        StoreIncompatible: another protocol, or another count in a namespace that is in use.
+    """
+    meta = await _read_meta(link, keys, wanted or DEFAULT_PARTITIONS)
+    if wanted is None or meta.partitions == wanted:
+        return meta
+    in_use = await _find_data(link, keys.namespace)
+    if in_use:
+        raise StoreIncompatible(
+            f"namespace {keys.namespace!r} has {meta.partitions} partitions and is in use "
+            f"(key {in_use}), but {wanted} were asked for; leave the count unset to adopt "
+            f"{meta.partitions}, or choose another namespace"
+        )
+    await link.call("DEL", keys.meta)
+    return await _read_meta(link, keys, wanted)
+
+
+async def check_eviction(link: Link) -> None:
+    """Refuse a server that may drop keys when its memory is full.
+
+    Raises:
+        StoreIncompatible: it has a memory limit and evicts; where INFO is forbidden nothing is
+            known and nothing is said.
+    """
+    try:
+        info = cast("bytes", await link.call("INFO", "memory"))
+    except (StoreError, StoreRefused):
+        return
+    fields = dict(line.partition(b":")[::2] for line in info.splitlines())
+    policy = fields.get(b"maxmemory_policy", b"noeviction").decode()
+    if policy != "noeviction" and fields.get(b"maxmemory", b"0") != b"0":
+        raise StoreIncompatible(
+            f"this Redis evicts keys when its memory is full (maxmemory-policy {policy}), and "
+            "would drop messages and leases; run CONFIG SET maxmemory-policy noeviction"
+        )
+
+
+async def _read_meta(link: Link, keys: Keys, partitions: int) -> Meta:
+    fields = {
+        "protocol_min": PROTOCOL,
+        "protocol_max": PROTOCOL,
+        "partitions": partitions,
+        "generation": secrets.token_hex(8),
+    }
+    answers = await link.calls(
+        [("HSETNX", keys.meta, name, value) for name, value in fields.items()]
+        + [("HMGET", keys.meta, *fields)]
+    )
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    low, high, count, generation = (value.decode() for value in cast("list[bytes]", answers[-1]))
+    if not int(low) <= PROTOCOL <= int(high):
+        raise StoreIncompatible(
+            f"namespace {keys.namespace!r} speaks protocol {low} to {high}, this release speaks "
+            f"{PROTOCOL}; run the release that wrote it, or choose another namespace"
+        )
+    return Meta(partitions=int(count), generation=generation)
+
+
+async def _find_data(link: Link, namespace: str) -> str:
+    """A key that shows that the namespace is in use, or ""; released leases do not count."""
+    cursor = b"0"
+    while True:
+        cursor, names = cast(
+            "tuple[bytes, list[bytes]]",
+            await link.call("SCAN", cursor, "MATCH", f"{{{namespace}:*}}:*", "COUNT", 1000),
+        )
+        for name in names:
+            if not name.endswith(b"}:lease") or await link.call("HGET", name, "owner"):
+                return name.decode("utf-8", "replace")
+        if cursor == b"0":
+            return ""
+
+
+async def read_partitions(
+    link: Link, survey: Script, keys: Keys, partitions: Sequence[Partition]
+) -> list[PartitionInfo]:
+    """Owner, backlog and dead letters of each partition, in one write."""
+    owners = await read_owners(link, survey, keys, partitions)
+    sizes = await link.calls(
+        [("XLEN", name(one)) for one in partitions for name in (keys.entries, keys.dead)]
+    )
+    infos: list[PartitionInfo] = []
+    for index, (partition, (owner, left_ms)) in enumerate(zip(partitions, owners, strict=True)):
+        backlog, dead = sizes[2 * index : 2 * index + 2]
+        for size in (backlog, dead):
+            if isinstance(size, Exception):
+                raise size
+        infos.append(
+            PartitionInfo(
+                partition=partition,
+                owner=owner if left_ms > 0 else "",
+                lease_ms=max(0, left_ms),
+                backlog=int(backlog),
+                dead=int(dead),
+            )
+        )
+    return infos
+
+
+class History:
+    """Notices when a link leads to a server whose data may have gone back in time."""
+
+    __slots__ = ("_connects", "_known", "_link", "_questions")
+
+    def __init__(self, link: Link, questions: Link) -> None:
+        """Watch one link; ask over another."""
+        self._link = link
+        self._questions = questions
+        self._connects = 0
+        self._known: str | None = None
+
+    async def look(self) -> tuple[bool, bool]:
+        """Whether there is a new connection since the last look, and whether it has another past.
+
+        Where INFO is forbidden the past is taken for the same.
+        """
+        connects = self._link.connects
+        if connects == self._connects:
+            return False, False
+        before, known = self._connects, self._known
+        self._known = await self._read()
+        self._connects = connects
+        return before > 0, before > 0 and self._known != known
+
+    async def _read(self) -> str | None:
+        try:
+            info = cast("bytes", await self._questions.call("INFO"))
+        except (StoreError, StoreRefused):
+            return None
+        fields = dict(line.partition(b":")[::2] for line in info.splitlines())
+        return b" ".join(fields.get(name, b"") for name in (b"run_id", b"master_replid")).decode()

@@ -1,0 +1,330 @@
+"""The wire protocol: key names and the fields of entries, as ``docs/protocol.md`` tells them.
+
+Everything that turns a value of `wherry.model` into bytes, or bytes into a value, lives here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import msgpack
+
+from ..errors import MessageError
+from ..model import (
+    RESERVED_SCOPE_KEYS,
+    BadEntry,
+    Entry,
+    EntryId,
+    Message,
+    Outgoing,
+    Partition,
+    Reply,
+    ScopeId,
+)
+
+PROTOCOL = 1
+"""Version of the wire protocol that this release writes and reads."""
+
+_packer = msgpack.Packer(use_bin_type=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
+    """What a namespace is.
+
+    Attributes:
+        partitions: number of partitions.
+        generation: names this life of the data; another one means Redis lost it.
+    """
+
+    partitions: int
+    generation: str
+
+
+class Keys:
+    """Names of all keys of one namespace; each key of a partition carries its hash tag."""
+
+    __slots__ = ("joined", "members", "meta", "namespace", "released")
+
+    def __init__(self, namespace: str) -> None:
+        """Derive the names that belong to no partition."""
+        self.namespace = namespace
+        self.meta = f"{{{namespace}}}:meta"
+        self.members = f"{{{namespace}}}:members"
+        self.joined = f"{{{namespace}}}:joined"
+        self.released = f"{{{namespace}}}:released"
+
+    def member(self, worker_id: str) -> str:
+        """Hash in which a worker describes itself."""
+        return f"{{{self.namespace}}}:member:{worker_id}"
+
+    def entries(self, partition: Partition) -> str:
+        """Input stream: exactly the unfinished entries."""
+        return f"{{{self.namespace}:{partition}}}:in"
+
+    def lease(self, partition: Partition) -> str:
+        """Hash that says who owns the partition."""
+        return f"{{{self.namespace}:{partition}}}:lease"
+
+    def replies(self, partition: Partition, scope_id: str) -> str:
+        """Reply stream of a scope."""
+        return f"{{{self.namespace}:{partition}}}:out:{scope_id}"
+
+    def inbox(self, partition: Partition, inbox: str) -> str:
+        """Stream of copies for a waiting client."""
+        return f"{{{self.namespace}:{partition}}}:out:~{inbox}"
+
+    def state(self, partition: Partition, scope_id: str) -> str:
+        """Hash of a scope's durable state."""
+        return f"{{{self.namespace}:{partition}}}:scope:{scope_id}"
+
+    def attempts(self, partition: Partition) -> str:
+        """Hash of entries that failed."""
+        return f"{{{self.namespace}:{partition}}}:attempts"
+
+    def sent(self, partition: Partition, message_id: str) -> str:
+        """Entry id of an idempotent send."""
+        return f"{{{self.namespace}:{partition}}}:sent:{message_id}"
+
+    def dead(self, partition: Partition) -> str:
+        """Dead letters."""
+        return f"{{{self.namespace}:{partition}}}:dead"
+
+
+def pack(value: object, what: str) -> bytes:
+    """Pack a value as msgpack.
+
+    Raises:
+        MessageError: a value that does not travel: NaN or infinity, an integer beyond 64 bits,
+            a map key or an object that msgpack does not know. ``what`` names it in the text.
+    """
+    try:
+        data = cast("bytes", _packer.pack(value))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        _packer.reset()
+        raise MessageError(
+            f"{what} cannot be packed: {error}; use None, bool, int (64 bits), float, str, "
+            "bytes, list and dict only"
+        ) from error
+    # NaN and the infinities are packed as cb 7f.. or cb ff..; the exact look is taken only
+    # when those bytes occur.
+    if b"\xcb\x7f" in data or b"\xcb\xff" in data:
+        _refuse_odd_floats(value, what)
+    return data
+
+
+def pack_message(message: Mapping[str, Any], limit_bytes: int) -> bytes:
+    """Pack an ASGI event.
+
+    Raises:
+        MessageError: no ``type`` of type str, a value that does not travel, or too large.
+    """
+    if not isinstance(message.get("type"), str):
+        raise MessageError("a message must be a dict with a 'type' of type str")
+    data = pack(message, f"message {message['type']!r}")
+    if len(data) > limit_bytes:
+        raise MessageError(
+            f"message {message['type']!r} has {len(data)} bytes, more than {limit_bytes}; "
+            "send a reference instead, or raise message_bytes"
+        )
+    return data
+
+
+def unpack(data: bytes) -> Any:
+    """Unpack msgpack; str stays str, bytes stay bytes.
+
+    Raises:
+        ValueError: not msgpack, or an extension type.
+    """
+    try:
+        return msgpack.unpackb(data, raw=False, strict_map_key=False, ext_hook=_refuse_extension)
+    except (msgpack.UnpackException, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def check_scope_id(scope_id: str) -> ScopeId:
+    """Check a scope id.
+
+    Raises:
+        MessageError: empty, not encodable as UTF-8, longer than 512 bytes, or starts with "~".
+    """
+    problem = _scope_id_problem(scope_id)
+    if problem:
+        raise MessageError(f"scope id {scope_id!r} {problem}")
+    return ScopeId(scope_id)
+
+
+def outgoing_fields(outgoing: Outgoing) -> list[str | bytes]:
+    """Flat field list of an input entry: name, value, name, value."""
+    fields: list[str | bytes] = ["s", outgoing.scope_id, "m", outgoing.message]
+    for name, value in (
+        ("c", outgoing.scope_keys),
+        ("r", outgoing.inbox),
+        ("h", outgoing.headers),
+        ("w", str(outgoing.mark) if outgoing.mark else ""),
+        ("x", str(outgoing.expires_unix_ms) if outgoing.expires_unix_ms else ""),
+        ("k", outgoing.message_id),
+    ):
+        if value:
+            fields += (name, value)
+    return fields
+
+
+def read_entry(
+    partition: Partition, entry_id: bytes, flat: Sequence[bytes], limit_bytes: int
+) -> Entry | BadEntry:
+    """Decode an input entry from its flat field list; never raises for what a producer wrote."""
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    number = EntryId(entry_id.decode())
+    size = sum(map(len, flat))
+    scope = fields.get(b"s", b"").decode("utf-8", "surrogateescape")
+    problem = _scope_id_problem(scope)
+    inbox = fields.get(b"r", b"").decode("utf-8", "replace")
+    if problem:
+        return BadEntry(
+            id=number,
+            partition=partition,
+            reason=f"scope id {problem}; set field 's' when appending",
+            inbox=inbox,
+            size_bytes=size,
+        )
+    try:
+        if size > limit_bytes + 65536:
+            raise ValueError(f"{size} bytes, more than {limit_bytes}")
+        body = fields.get(b"m") or fields.get(b"j") or b""
+        message = read_body(body)
+        keys = fields.get(b"c", b"")
+        if keys:
+            _check_scope_keys(keys)
+        headers = fields.get(b"h")
+        return Entry(
+            id=number,
+            partition=partition,
+            scope_id=ScopeId(scope),
+            message=message,
+            body=body,
+            size_bytes=size,
+            scope_keys=keys,
+            inbox=inbox,
+            headers=_read_map(headers, "h") if headers else None,
+            mark=_read_number(fields, b"w"),
+            expires_unix_ms=_read_number(fields, b"x"),
+            message_id=fields.get(b"k", b"").decode("utf-8", "replace"),
+        )
+    except (ValueError, KeyError) as error:
+        return BadEntry(
+            id=number,
+            partition=partition,
+            reason=str(error),
+            scope_id=ScopeId(scope),
+            inbox=inbox,
+            size_bytes=size,
+        )
+
+
+def read_reply(entry_id: bytes, flat: Sequence[bytes]) -> Reply:
+    """Decode an entry of a reply stream or inbox.
+
+    Raises:
+        ValueError: not written by a worker.
+    """
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    message = fields.get(b"m")
+    count = fields.get(b"z")
+    error = fields.get(b"e")
+    return Reply(
+        id=EntryId(entry_id.decode()),
+        scope_id=ScopeId(fields.get(b"s", b"").decode("utf-8", "replace")),
+        message=None if message is None else unpack(message),
+        cause=fields.get(b"i", b"").decode(),
+        index=int(fields.get(b"n", b"0")),
+        attempt=fields.get(b"a", b"").decode(),
+        count=None if count is None else int(count),
+        error=None if error is None else error.decode("utf-8", "replace"),
+    )
+
+
+def read_body(body: bytes) -> Message:
+    """The message of an input entry: field ``m`` (msgpack) or ``j`` (JSON).
+
+    A msgpack map and a JSON object never start with the same byte.
+
+    Raises:
+        ValueError: not a map with a ``type`` of type str.
+    """
+    if not body:
+        raise ValueError("no message; set field 'm' (msgpack) or 'j' (JSON)")
+    is_map = 0x80 <= body[0] <= 0x8F or body[0] in (0xDE, 0xDF)
+    message = _read_map(body, "m") if is_map else _read_json(body)
+    if not isinstance(message.get("type"), str):
+        raise ValueError("the message has no 'type' of type str")
+    return message
+
+
+def _read_json(text: bytes) -> Message:
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the message is neither a msgpack map nor JSON: {error}") from error
+    if not isinstance(message, dict):
+        raise ValueError("the message is not a map (field 'm': msgpack, 'j': a JSON object)")
+    return cast("Message", message)
+
+
+def _read_map(packed: bytes, name: str) -> dict[str, Any]:
+    try:
+        value = unpack(packed)
+    except ValueError as error:
+        raise ValueError(f"field '{name}' is not msgpack: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"field '{name}' is not a map")
+    return cast("dict[str, Any]", value)
+
+
+def _check_scope_keys(packed: bytes) -> None:
+    keys = _read_map(packed, "c")
+    forbidden = sorted(RESERVED_SCOPE_KEYS.intersection(keys))
+    if forbidden:
+        raise ValueError(f"field 'c' may not set {', '.join(forbidden)}")
+    if keys.get("type", "channel") != "channel":
+        raise ValueError(f"field 'c' asks for scope type {keys['type']!r}; only 'channel' is served")
+
+
+def _read_number(fields: Mapping[bytes, bytes], name: bytes) -> int:
+    text = fields.get(name)
+    if not text:
+        return 0
+    if not text.isdigit():
+        raise ValueError(f"field '{name.decode()}' is not a number")
+    return int(text)
+
+
+def _scope_id_problem(scope_id: str) -> str:
+    if not scope_id:
+        return "is missing or empty"
+    if scope_id.startswith("~"):
+        return "may not start with '~'"
+    try:
+        size = len(scope_id.encode())
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return f"has {size} bytes, more than 512" if size > 512 else ""
+
+
+def _refuse_odd_floats(value: object, what: str) -> None:
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise MessageError(f"{what} holds {value}, which JSON and many languages cannot read")
+    elif isinstance(value, Mapping):
+        for item in cast("Mapping[object, object]", value).values():
+            _refuse_odd_floats(item, what)
+    elif isinstance(value, list | tuple):
+        for item in cast("Sequence[object]", value):
+            _refuse_odd_floats(item, what)
+
+
+def _refuse_extension(code: int, _data: bytes) -> Any:
+    raise ValueError(f"extension type {code} is not allowed")

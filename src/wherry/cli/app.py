@@ -1,0 +1,237 @@
+"""``wherry`` on the command line: options become settings, and one function does the work.
+
+What a command needs is imported when it runs, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options as o
+from .exits import complain, reported
+from .settings import Settings, Value, choose_store, read_settings
+
+if TYPE_CHECKING:
+    from ..broker.connect import Store
+    from ..client.envelope import RequestOptions
+
+app = typer.Typer(
+    name="wherry",
+    help="ASGI applications as a fleet of stateless workers on Redis Streams.",
+    epilog="Settings: flag > WHERRY_* variable > [tool.wherry] in pyproject.toml > default.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain text: quick to start, and the same in a log as on a terminal
+)
+
+
+def main() -> None:
+    """Run the command line; ends the process with the command's exit code."""
+    app(prog_name="wherry")
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from .version import installed_version
+
+        print(f"wherry {installed_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """ASGI applications as a fleet of stateless workers on Redis Streams."""
+
+
+@app.command()
+def run(
+    application: o.App = None,
+    *,
+    url: o.Url = None,
+    namespace: o.Namespace = None,
+    partitions: o.Partitions = None,
+    channel: o.Channel = None,
+    max_applications: o.MaxApplications = None,
+    concurrency: o.Concurrency = None,
+    durable_state: o.DurableState = None,
+    lifespan: o.Lifespan = None,
+    lease: o.Lease = None,
+    drain_timeout: o.DrainTimeout = None,
+    max_attempts: o.MaxAttempts = None,
+    log_level: o.LogLevel = None,
+    loop: o.Loop = None,
+    factory: o.Factory = None,
+    app_dir: o.AppDir = None,
+    set_: o.Set = None,
+) -> None:
+    """Run a worker until it is stopped.
+
+    SIGTERM or Ctrl-C drains: no new messages, running ones finish. A second one hands back
+    at once what is unfinished; other workers take it up.
+    """
+    flags: dict[str, Value | None] = {
+        "app": application,
+        "url": url,
+        "namespace": namespace,
+        "partitions": partitions,
+        "channel": channel,
+        "max_applications": max_applications,
+        "concurrency": concurrency,
+        "durable_state": durable_state,
+        "lifespan": lifespan,
+        "lease_s": lease,
+        "drain_timeout_s": drain_timeout,
+        "max_attempts": max_attempts,
+        "log_level": log_level,
+        "loop": loop,
+        "factory": factory,
+        "app_dir": app_dir,
+    }
+    with reported(worker=True):
+        settings = _read(flags, set_)
+        from .serve import serve
+
+        code = serve(settings, on_terminal=sys.stderr.isatty())
+        raise typer.Exit(code)
+
+
+@app.command()
+def send(
+    scope: o.ScopeId,
+    message: o.Json,
+    *,
+    channel: o.SendChannel = None,
+    message_id: o.MessageId = None,
+    expires: o.Expires = None,
+    url: o.Url = None,
+    namespace: o.Namespace = None,
+    partitions: o.Partitions = None,
+    set_: o.Set = None,
+) -> None:
+    """Send a message and print its entry id."""
+    with reported():
+        from . import messages
+
+        event = messages.read_message(message)
+        extra: RequestOptions = {"channel": channel, "message_id": message_id, "expires_s": expires}
+        settings = _read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
+        store = _open(settings)
+        try:
+            client = messages.make_client(store, settings.config)
+            asyncio.run(messages.send(client, scope, event, extra))
+        finally:
+            store.close()
+
+
+@app.command()
+def request(
+    scope: o.ScopeId,
+    message: o.Json,
+    *,
+    stream: o.Stream = False,
+    timeout: o.Timeout = 30.0,
+    channel: o.SendChannel = None,
+    message_id: o.MessageId = None,
+    expires: o.Expires = None,
+    url: o.Url = None,
+    namespace: o.Namespace = None,
+    partitions: o.Partitions = None,
+    set_: o.Set = None,
+) -> None:
+    """Send a message and print the answer as JSON lines."""
+    with reported():
+        from . import messages
+
+        event = messages.read_message(message)
+        extra: RequestOptions = {
+            "channel": channel,
+            "message_id": message_id,
+            "expires_s": expires,
+        }
+        settings = _read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
+        store = _open(settings)
+        try:
+            client = messages.make_client(store, settings.config)
+            asyncio.run(
+                messages.request(client, scope, event, extra, timeout_s=timeout, stream=stream)
+            )
+        finally:
+            store.close()
+
+
+@app.command()
+def replies(
+    scope: o.ScopeId,
+    *,
+    follow: o.Follow = False,
+    after: o.After = None,
+    url: o.Url = None,
+    namespace: o.Namespace = None,
+    partitions: o.Partitions = None,
+    set_: o.Set = None,
+) -> None:
+    """Print what a scope has answered as JSON lines."""
+    with reported():
+        from . import messages
+
+        start = None if after is None else messages.check_entry_id(after)
+        settings = _read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
+        store = _open(settings)
+        try:
+            client = messages.make_client(store, settings.config)
+            asyncio.run(messages.replies(client, scope, after=start, follow=follow))
+        finally:
+            store.close()
+
+
+@app.command()
+def status(
+    *,
+    as_json: o.AsJson = False,
+    url: o.Url = None,
+    namespace: o.Namespace = None,
+    set_: o.Set = None,
+) -> None:
+    """Show workers, partitions, what waits and what died."""
+    with reported():
+        settings = _read({"url": url, "namespace": namespace}, set_)
+        store = _open(settings)
+        try:
+            from . import show
+
+            found = asyncio.run(show.read_status(store, settings.config.namespace))
+            print(show.as_json(found) if as_json else show.as_table(found))
+        finally:
+            store.close()
+
+
+def _read(flags: Mapping[str, Value | None], assignments: Sequence[str] | None) -> Settings:
+    return read_settings(
+        flags, assignments or (), environ=os.environ, directory=Path.cwd().absolute()
+    )
+
+
+def _open(settings: Settings) -> Store:
+    """The store of a command beside the worker."""
+    for one in settings.unknown:
+        hint = f"; did you mean {one.nearest}?" if one.nearest else ""
+        complain(f"warning: {one.name} is not a setting and is ignored{hint}")
+    url = choose_store(settings, own_process=False)
+    from ..broker.connect import open_store
+    from .logs import configure_logs
+
+    configure_logs(settings.log_level, json_lines=False)
+    return open_store(url, server_binary=settings.embedded_binary)

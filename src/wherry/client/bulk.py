@@ -1,0 +1,80 @@
+"""Bulk: many messages of one caller, packed while those before them are written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ..errors import BacklogFull, MessageError, WherryError
+from ..model import EntryId, Outgoing
+from .envelope import Envelope, pack_envelope, pack_plain
+from .sending import Batch, Order, Sender, Sent
+
+Item = Envelope | tuple[str, Mapping[str, Any]]
+"""What `Client.send_many` takes: a scope id and a message, or an `Envelope`."""
+
+_CHUNK = 1_024
+_CHUNK_BYTES = 2**20
+_CHUNKS_AHEAD = 2
+
+
+async def send_many(sender: Sender, messages: Iterable[Item], limit_bytes: int) -> list[EntryId]:
+    """Send messages, each at most ``limit_bytes``; see `Client.send_many`."""
+    order = Order()
+    under_way: deque[Batch] = deque()
+    accepted: list[EntryId | None] = []
+    failure: WherryError | None = None
+    refused: BacklogFull | None = None
+    remaining = iter(messages)
+    is_last = False
+    while under_way or not is_last:
+        if not is_last:
+            chunk, failure = _pack_chunk(remaining, limit_bytes)
+            is_last = not chunk or failure is not None
+            if chunk:
+                under_way.append(await sender.put(chunk, order))
+        if under_way and (is_last or len(under_way) >= _CHUNKS_AHEAD):
+            batch = under_way.popleft()
+            await batch.done
+            refused = _collect(batch, accepted) or refused
+            failure = order.error or failure
+            is_last = is_last or failure is not None
+    if error := failure or refused:
+        error.accepted = accepted
+        raise error
+    return [entry_id for entry_id in accepted if entry_id is not None]
+
+
+def _pack_chunk(
+    messages: Iterator[Item], limit_bytes: int
+) -> tuple[list[Outgoing], MessageError | None]:
+    """The next messages, and what is wrong with the one behind them."""
+    chunk: list[Outgoing] = []
+    size = 0
+    for item in messages:
+        try:
+            if isinstance(item, Envelope):
+                entry = pack_envelope(item, limit_bytes)
+            else:
+                entry = pack_plain(*item, limit_bytes)
+        except MessageError as error:
+            return chunk, error
+        chunk.append(entry)
+        size += len(entry.message)
+        if len(chunk) == _CHUNK or size > _CHUNK_BYTES:
+            break
+    return chunk, None
+
+
+def _collect(batch: Batch, accepted: list[EntryId | None]) -> BacklogFull | None:
+    """Note what became of a batch; the first refusal, if any."""
+    refused = None
+    for result in batch.results:
+        if isinstance(result, Sent):
+            accepted.append(result.entry_id)
+        else:
+            accepted.append(None)
+            if refused is None and isinstance(result, BacklogFull):
+                refused = result
+    return refused

@@ -1,0 +1,160 @@
+"""Session: a client's connection to one namespace, opened at first use, for one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Self
+
+from ..broker.connect import Link, Store, open_store
+from ..broker.scripts import Script, Scripts
+from ..broker.streams import open_namespace
+from ..broker.wire import Keys
+from ..config import Config
+from ..errors import ClientClosed, WrongLoop
+from ..model import Partition, partition_of
+from .tasks import Tasks
+
+_READS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What is known once the store has answered.
+
+    Attributes:
+        store: for further links.
+        link: for short commands of every kind.
+        send: the script that appends entries.
+        partitions: count of the namespace.
+    """
+
+    store: Store
+    link: Link
+    send: Script
+    partitions: int
+
+    def partition_of(self, scope_id: str) -> Partition:
+        """The partition of a scope."""
+        return partition_of(scope_id, self.partitions)
+
+
+class Session:
+    """Opens the store once, whoever asks first; owns the client's tasks.
+
+    Attributes:
+        config: settings, with the namespace and the partition count asked for.
+        keys: key names of the namespace.
+        tasks: the client's background tasks.
+        reads: lets a few page reads go at a time, so that ten thousand of them do not open
+            ten thousand connections.
+    """
+
+    __slots__ = (
+        "_is_closed", "_loop", "_opened", "_opening", "_source", "config", "keys", "reads", "tasks"
+    )  # fmt: skip
+
+    def __init__(self, source: Store | str, config: Config) -> None:
+        """Connect later; a store given by its URL is opened and closed with this session."""
+        self._source = source
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opened: Opened | None = None
+        self._opening: asyncio.Task[Opened] | None = None
+        self._is_closed = False
+        self.config = config
+        self.keys = Keys(config.namespace)
+        self.tasks = Tasks()
+        self.reads = asyncio.Semaphore(_READS_AT_ONCE)
+
+    def enter(self) -> Self:
+        """Check that a call may go on: called first by each public method.
+
+        Raises:
+            WrongLoop: another event loop than at first use.
+            ClientClosed: after `aclose`.
+        """
+        loop = asyncio.get_running_loop()
+        if self._is_closed:
+            raise ClientClosed("this client was closed; make another one")
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise WrongLoop(
+                "this client belongs to another event loop; use one Client for each loop "
+                "(made inside it), or one wherry.SyncClient for all threads"
+            )
+        return self
+
+    @property
+    def known(self) -> Opened | None:
+        """The same without asking: None before the store has answered."""
+        return self._opened
+
+    async def opened(self) -> Opened:
+        """Open the store and the namespace, once for all who ask meanwhile.
+
+        Raises:
+            WherryError: as `open_store` and `open_namespace` do; the next call tries again.
+        """
+        if self._opened is not None:
+            return self._opened
+        if self._is_closed:
+            raise ClientClosed("this client was closed; make another one")
+        if self._opening is None:
+            self._opening = self.tasks.start(self._open(), "client:open")
+            self._opening.add_done_callback(self._forget_opening)
+        opening = self._opening
+        # Not awaited itself: a caller that is cancelled must not cancel it for the others.
+        await asyncio.wait([opening])
+        if opening.cancelled():
+            raise ClientClosed("this client was closed while it connected")
+        return opening.result()
+
+    def is_used(self) -> bool:
+        """Whether there is anything to close."""
+        return self._loop is not None and not self._is_closed
+
+    def shut(self) -> None:
+        """Let no further call in."""
+        self._is_closed = True
+
+    async def aclose(self) -> None:
+        """End all tasks and close all connections."""
+        self.shut()
+        await self.tasks.aclose()
+        if self._opened is not None:
+            await self._opened.link.aclose()
+            if isinstance(self._source, str):
+                await asyncio.to_thread(self._opened.store.close)
+            self._opened = None
+
+    def _forget_opening(self, opening: asyncio.Task[Opened]) -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # marks it as seen, also when every caller has gone
+
+    async def _open(self) -> Opened:
+        store = await self._open_store()
+        link = store.link(answer_timeout_s=self.config.socket_timeout_s)
+        try:
+            meta = await open_namespace(link, self.keys, self.config.partitions)
+        except BaseException:
+            await link.aclose()
+            if isinstance(self._source, str):
+                store.close()
+            raise
+        self._opened = Opened(
+            store=store,
+            link=link,
+            send=Scripts(memory=store.is_memory).send,
+            partitions=meta.partitions,
+        )
+        return self._opened
+
+    async def _open_store(self) -> Store:
+        if isinstance(self._source, Store):
+            return self._source
+        if self._source.startswith("embedded:"):
+            # Starting a server takes a moment; the loop goes on meanwhile.
+            return await asyncio.to_thread(open_store, self._source)
+        return open_store(self._source)

@@ -1,0 +1,218 @@
+"""Watcher: one blocking read over a set of streams that may change at any moment.
+
+A changed set takes effect at once: the read is unblocked where the server allows it, and its
+connection is closed where not. Reading changes nothing in Redis, so a read that is cut short
+loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..broker.connect import Command, Link
+from ..broker.streams import RawEntry, read_streams
+from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
+from .session import Opened, Session
+from .tasks import Backoff
+
+_UNBLOCK_TRIES = 3
+
+
+class Source(Protocol):
+    """Whose streams are watched."""
+
+    def cursors(self) -> Mapping[str, str]:
+        """Stream -> id behind which to read; empty ends the reading."""
+        ...
+
+    def before(self) -> Sequence[Command]:
+        """Commands that go before the read in the same write."""
+        ...
+
+    async def deliver(self, found: Mapping[str, list[RawEntry]]) -> None:
+        """Take what was read, perhaps nothing; the commands of ``before`` were carried out."""
+        ...
+
+    def doubt(self) -> None:
+        """The connection was lost; the read will be sent again."""
+        ...
+
+    async def refused(self, error: WherryError) -> None:
+        """Redis refuses the read: stop asking for the stream that is to blame."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Read:
+    """A read that is under way.
+
+    Attributes:
+        streams: what it covers.
+        cut: ends it by closing its connection, when rescheduled.
+        done: it has ended, in whichever way.
+    """
+
+    streams: frozenset[str]
+    cut: asyncio.Timeout
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Watcher:
+    """Reads for one source as long as it has streams to watch."""
+
+    __slots__ = (
+        "_can_unblock", "_client_id", "_count", "_is_stopping", "_link", "_name", "_read",
+        "_session", "_source", "_task", "_waking",
+    )  # fmt: skip
+
+    def __init__(self, session: Session, source: Source, *, name: str, count: int) -> None:
+        """Read ``count`` entries of each stream at a time."""
+        self._session = session
+        self._source = source
+        self._name = name
+        self._count = count
+        self._link: Link | None = None
+        self._client_id = 0
+        self._can_unblock = True
+        self._read: _Read | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._waking: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    def changed(self) -> None:
+        """The set of streams has changed; all changes of one tick take effect together."""
+        if self._is_stopping:
+            return
+        if self._task is None:
+            if self._source.cursors():
+                self._task = self._session.tasks.start(self._run(), f"{self._name}:read")
+        elif self._read is not None and self._waking is None:
+            self._waking = self._session.tasks.start(self._wake(), f"{self._name}:wake")
+
+    async def aclose(self) -> None:
+        """End the reading and close its connection."""
+        self._is_stopping = True
+        if self._read is not None:
+            await self._interrupt(self._read)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._drop_link()
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        try:
+            while not self._is_stopping:
+                cursors = self._source.cursors()
+                if not cursors and not await self._tidy():
+                    return
+                if cursors and await self._read_once(cursors):
+                    backoff.reset()
+                elif cursors:
+                    await backoff.wait()
+        finally:
+            self._task = None
+
+    async def _tidy(self) -> bool:
+        """Carry out what should have gone before the next read; False if there is nothing."""
+        commands = self._source.before()
+        if not commands or self._link is None:
+            return False
+        try:
+            await self._link.calls(commands)
+        except StoreUnavailable:
+            await self._drop_link()
+            return False
+        await self._source.deliver({})
+        return True
+
+    async def _read_once(self, cursors: Mapping[str, str]) -> bool:
+        """One read and its delivery; False if it failed."""
+        try:
+            found = await self._read_cut(cursors)
+        except StoreUnavailable:
+            await self._drop_link()
+            self._source.doubt()
+            return False
+        except WherryError as error:
+            await self._source.refused(error)
+            return False
+        if found is not None:
+            await self._source.deliver(found)
+        return True
+
+    async def _read_cut(self, cursors: Mapping[str, str]) -> dict[str, list[RawEntry]] | None:
+        """The read itself; None if it was cut short."""
+        link = self._link or await self._connect(await self._session.opened())
+        read = _Read(frozenset(cursors), asyncio.timeout(None))
+        self._read = read
+        try:
+            async with read.cut:
+                return await read_streams(
+                    link,
+                    cursors,
+                    count=self._count,
+                    block_ms=int(self._session.config.block_s * 1000),
+                    before=self._source.before(),
+                )
+        except TimeoutError:
+            if not read.cut.expired():
+                raise
+            await self._drop_link()
+            return None
+        finally:
+            self._read = None
+            read.done.set()
+
+    async def _connect(self, opened: Opened) -> Link:
+        link = self._link = opened.store.link(
+            answer_timeout_s=self._session.config.socket_timeout_s
+        )
+        if self._can_unblock:
+            try:
+                self._client_id = int(await link.call("CLIENT", "ID"))
+            except (StoreRefused, StoreError):
+                self._can_unblock = False
+        return link
+
+    async def _drop_link(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            await link.aclose()
+
+    async def _wake(self) -> None:
+        """Interrupt the read until one covers exactly what is to be watched."""
+        try:
+            while (read := self._read) and read.streams != frozenset(self._source.cursors()):
+                await self._interrupt(read)
+        finally:
+            self._waking = None
+
+    async def _interrupt(self, read: _Read) -> None:
+        """End a read that blocks, and return when it has ended."""
+        for _ in range(_UNBLOCK_TRIES):
+            # It may not have reached the server yet: the next try goes a round trip later.
+            if not self._can_unblock or read.done.is_set() or await self._unblock():
+                break
+        else:
+            self._cut(read)
+        if not self._can_unblock:
+            self._cut(read)
+        await read.done.wait()
+
+    def _cut(self, read: _Read) -> None:
+        if not read.done.is_set():
+            read.cut.reschedule(asyncio.get_running_loop().time())
+
+    async def _unblock(self) -> bool:
+        opened = await self._session.opened()
+        try:
+            return await opened.link.call("CLIENT", "UNBLOCK", self._client_id) == 1
+        except (StoreRefused, StoreError):
+            self._can_unblock = False
+        except StoreUnavailable:
+            pass
+        return False

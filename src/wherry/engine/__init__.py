@@ -1,0 +1,1 @@
+"""Decisions: plain objects without loop, clock, socket or Redis."""

@@ -1,0 +1,94 @@
+"""Ledger: what a worker knows of the entries of one partition during one tenure.
+
+Reading changes nothing in Redis, so the owner alone remembers which entries it has in hand.
+An id is *held* from the moment it is read until its commit is acknowledged, and stays a
+*tombstone* until every read that was sent before that acknowledgement has been answered: a
+read executed before the commit and parsed after it would deliver the entry twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from ..model import ORIGIN, EntryId, Partition, Token, id_key
+
+
+@dataclass(slots=True, eq=False)
+class Ledger:
+    """Entries in hand of one partition under one token.
+
+    Attributes:
+        partition: its number.
+        token: of the tenure.
+        is_draining: nothing new is read, the partition is being handed on.
+        cursor: last id read; the next read starts behind it.
+        in_flight: entries held, in count.
+        in_flight_bytes: the same in bytes.
+        rewinds: how often reading started anew; an answer to an older read is dropped.
+    """
+
+    partition: Partition
+    token: Token
+    is_draining: bool = False
+    cursor: EntryId = ORIGIN
+    rewinds: int = 0
+    in_flight_bytes: int = 0
+    _held: dict[EntryId, int] = field(default_factory=lambda: {})
+    _buried: deque[tuple[int, EntryId]] = field(default_factory=lambda: deque())
+    _tombstones: set[EntryId] = field(default_factory=lambda: set())
+
+    @property
+    def in_flight(self) -> int:
+        """Number of entries held."""
+        return len(self._held)
+
+    @property
+    def epoch(self) -> str:
+        """First part of the token."""
+        return self.token.partition(":")[0]
+
+    def knows(self, entry_id: EntryId) -> bool:
+        """Whether an entry is in hand, or finished with a read still on its way."""
+        return entry_id in self._held or entry_id in self._tombstones
+
+    def hold(self, entry_id: EntryId, size_bytes: int) -> None:
+        """Take an entry in hand."""
+        assert entry_id not in self._held, "an entry is in hand once"
+        self._held[entry_id] = size_bytes
+        self.in_flight_bytes += size_bytes
+
+    def finish(self, entry_id: EntryId, reads_sent: int, reads_answered: int) -> None:
+        """Its commit is acknowledged; keep a tombstone while a read is on its way.
+
+        Args:
+            entry_id: the entry.
+            reads_sent: reads sent so far.
+            reads_answered: reads answered so far, at most ``reads_sent``.
+        """
+        self.in_flight_bytes -= self._held.pop(entry_id, 0)
+        if reads_sent > reads_answered:
+            self._tombstones.add(entry_id)
+            self._buried.append((reads_sent, entry_id))
+
+    def forget(self, entry_id: EntryId) -> None:
+        """Let go of an entry that was not finished; a later read brings it again."""
+        self.in_flight_bytes -= self._held.pop(entry_id, 0)
+
+    def answered(self, reads_answered: int) -> None:
+        """Reads up to this number were answered, or their connection is closed."""
+        while self._buried and self._buried[0][0] <= reads_answered:
+            self._tombstones.discard(self._buried.popleft()[1])
+
+    def advance(self, entry_id: EntryId) -> None:
+        """Everything up to this id has been read."""
+        self.cursor = entry_id
+
+    def rewind(self) -> None:
+        """Read from the beginning, skipping what is in hand."""
+        self.cursor = ORIGIN
+        self.rewinds += 1
+
+    def is_behind(self, last_id: EntryId) -> bool:
+        """Whether the cursor has not reached an id yet."""
+        return id_key(self.cursor) < id_key(last_id)

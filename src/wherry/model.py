@@ -1,0 +1,202 @@
+"""The vocabulary: what travels between producer, worker and reader.
+
+Values only. Nothing here knows Redis, asyncio or a clock. ``docs/protocol.md`` tells the
+same for other languages.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, NewType
+
+EntryId = NewType("EntryId", str)
+"""Id of a stream entry, ``<milliseconds>-<sequence>``."""
+Partition = NewType("Partition", int)
+ScopeId = NewType("ScopeId", str)
+Token = NewType("Token", str)
+"""``<epoch>:<nonce>``: names one tenure of one owner; compared by equality only."""
+
+Message = dict[str, Any]
+"""An ASGI event: a map with a ``type``."""
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[..., Any]
+"""An ASGI 3 application, or an ASGI 2 one (a callable that returns a callable)."""
+
+ORIGIN = EntryId("0-0")
+"""Smaller than the id of any entry: read from here to see everything."""
+
+RESERVED_SCOPE_KEYS = frozenset({"asgi", "state", "extensions", "durable", "scope_id"})
+"""What scope keys of an entry (``c``) may not set."""
+
+
+def partition_of(scope_id: str, partitions: int) -> Partition:
+    """The partition that a scope belongs to: CRC-32 of its UTF-8 bytes, modulo the count."""
+    return Partition(zlib.crc32(scope_id.encode()) % partitions)
+
+
+def id_key(entry_id: str) -> tuple[int, int]:
+    """Sort key of an entry id; ids do not sort as text."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One input entry, decoded.
+
+    Attributes:
+        id: stream id.
+        partition: where it was read.
+        scope_id: whom it is for.
+        message: the ASGI event.
+        body: the same as it was written, msgpack or JSON; a retry decodes it anew.
+        size_bytes: bytes of its fields on the wire.
+        scope_keys: packed scope keys (field ``c``), b"" if none.
+        inbox: extra inbox for a copy of the replies, or "".
+        headers: header map, such as ``traceparent``.
+        mark: 0 no end mark, 1 mark the end, 2 mark the end and write replies as they come.
+        expires_unix_ms: 0, or the instant after which it is finished unhandled.
+        message_id: idempotency key, or "".
+    """
+
+    id: EntryId
+    partition: Partition
+    scope_id: ScopeId
+    message: Message
+    body: bytes
+    size_bytes: int
+    scope_keys: bytes = b""
+    inbox: str = ""
+    headers: Mapping[str, Any] | None = None
+    mark: int = 0
+    expires_unix_ms: int = 0
+    message_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BadEntry:
+    """An input entry that cannot be handled, and why; it goes to the dead letters.
+
+    Attributes:
+        id: stream id.
+        partition: where it was read.
+        reason: what is wrong, one sentence.
+        scope_id: the scope id if it has a usable one, else "".
+        inbox: who waits for an answer, or "".
+        size_bytes: bytes of its fields.
+    """
+
+    id: EntryId
+    partition: Partition
+    reason: str
+    scope_id: ScopeId = ScopeId("")
+    inbox: str = ""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One entry of a reply stream or inbox.
+
+    Attributes:
+        id: stream id; hand it to ``replies(after=...)`` to go on behind it.
+        scope_id: who answered.
+        message: the ASGI event, or None for a bare end mark or an error.
+        cause: id of the input entry that was being handled, or "" if none was.
+        index: place within the replies of that cause, from 0.
+        attempt: ``<epoch>.<attempt>`` if it was written before its commit, or on the end mark.
+        count: on the end mark, how many replies the cause has; otherwise None.
+        error: error class and text if the cause expired or was buried; otherwise None.
+    """
+
+    id: EntryId
+    scope_id: ScopeId
+    message: Message | None
+    cause: str
+    index: int
+    attempt: str = ""
+    count: int | None = None
+    error: str | None = None
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing more comes for this cause."""
+        return self.count is not None or self.error is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """The answer to a cause begins anew: forget what came for it before.
+
+    A worker died in mid-answer, and another one handles the message again.
+
+    Attributes:
+        scope_id: whose answer.
+        cause: id of the input entry.
+        attempt: the attempt that now answers, ``<epoch>.<attempt>``.
+    """
+
+    scope_id: ScopeId
+    cause: str
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A message on its way in: what a producer hands to the broker.
+
+    Attributes:
+        scope_id: whom it is for.
+        message: packed event (msgpack).
+        scope_keys: packed scope keys or b"".
+        inbox: extra inbox or "".
+        headers: packed headers or b"".
+        mark: as in `Entry`.
+        expires_unix_ms: as in `Entry`.
+        message_id: as in `Entry`.
+    """
+
+    scope_id: ScopeId
+    message: bytes
+    scope_keys: bytes = b""
+    inbox: str = ""
+    headers: bytes = b""
+    mark: int = 0
+    expires_unix_ms: int = 0
+    message_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberInfo:
+    """What one worker says of itself.
+
+    Attributes:
+        worker_id: unique name of the process.
+        fields: host, pid, version, partitions held, entries in flight and so on, as text.
+    """
+
+    worker_id: str
+    fields: dict[str, str] = field(default_factory=lambda: {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionInfo:
+    """One partition as `wherry status` shows it.
+
+    Attributes:
+        partition: its number.
+        owner: worker id of the lease, "" if free.
+        lease_ms: what is left of the lease by Redis' clock, 0 if free or run out.
+        backlog: unfinished entries.
+        dead: dead letters.
+    """
+
+    partition: Partition
+    owner: str
+    lease_ms: int
+    backlog: int
+    dead: int

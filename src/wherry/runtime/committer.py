@@ -1,0 +1,266 @@
+"""Committer: carries operations to Redis, in order, one call per partition at a time.
+
+The order of effects is the order in which operations were put in: a partition has one call
+in flight, which is sent again until it is answered. Calls of one tick share a write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from ..broker.commits import (
+    MAX_OPERATIONS,
+    Call,
+    Operation,
+    Outcome,
+    Retention,
+    encode_call,
+    read_answers,
+    split_point,
+)
+from ..broker.connect import Link
+from ..broker.scripts import Script, run_many
+from ..broker.wire import Keys
+from ..errors import StoreRefused, StoreUnavailable, WherryError
+from ..hooks import Hooks
+from ..model import Partition, ScopeId
+from .holding import Holding, Track
+
+MAX_PAUSE_S = 2.0
+QUEUE_LIMIT = 4_000
+QUEUE_LIMIT_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one operation.
+
+    Attributes:
+        operation: as it was put in.
+        track: of its scope.
+        outcome: what the script said.
+        reason: why, for `Outcome.BAD`.
+    """
+
+    operation: Operation
+    track: Track
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class _Queue:
+    holding: Holding
+    waiting: deque[tuple[Operation, Track]] = field(default_factory=lambda: deque())
+    waiting_bytes: int = 0
+    in_flight: list[tuple[Operation, Track]] = field(default_factory=lambda: [])
+    is_resent: bool = False
+    flushed: list[asyncio.Future[None]] = field(default_factory=lambda: [])
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.waiting and not self.in_flight
+
+    def wake(self) -> None:
+        for waiter in self.flushed:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.flushed.clear()
+
+
+class Committer:
+    """All queues of one worker on one link."""
+
+    def __init__(
+        self,
+        link: Link,
+        script: Script,
+        keys: Keys,
+        retention: Retention,
+        hooks: Hooks,
+        on_answers: Callable[[Holding, Sequence[Result] | None], None],
+    ) -> None:
+        """Carry operations.
+
+        Args:
+            link: connection of its own.
+            script: ``commit.lua``.
+            keys: of the namespace.
+            retention: of what is written.
+            hooks: reports.
+            on_answers: gets the results of a call in order, or None when the holding is fenced.
+        """
+        self._link = link
+        self._script = script
+        self._keys = keys
+        self._retention = retention
+        self._hooks = hooks
+        self._on_answers = on_answers
+        self._queues: dict[Partition, _Queue] = {}
+        self._ready: dict[Partition, _Queue] = {}
+        self._work = asyncio.Event()
+
+    def put(self, track: Track, operation: Operation) -> None:
+        """Queue an operation behind the others of its partition."""
+        holding = track.holding
+        if holding.is_lost:
+            return
+        partition = holding.ledger.partition
+        queue = self._queues.get(partition)
+        if queue is None or queue.holding is not holding:
+            queue = self._queues[partition] = _Queue(holding)
+        track.outstanding += 1
+        queue.waiting.append((operation, track))
+        queue.waiting_bytes += operation.size_bytes
+        if not queue.in_flight:
+            self._ready[partition] = queue
+            self._work.set()
+
+    def withdraw(self, holding: Holding, scope_id: ScopeId) -> list[Operation]:
+        """Take back what is queued for a scope and not sent yet."""
+        queue = self._queues.get(holding.partition)
+        if queue is None or queue.holding is not holding:
+            return []
+        taken = [one for one in queue.waiting if one[0].scope_id == scope_id]
+        if taken:
+            queue.waiting = deque(one for one in queue.waiting if one[0].scope_id != scope_id)
+            for operation, track in taken:
+                queue.waiting_bytes -= operation.size_bytes
+                track.acknowledge()
+        return [operation for operation, _ in taken]
+
+    def discard(self, holding: Holding) -> None:
+        """Forget everything of a lost partition."""
+        queue = self._queues.get(holding.partition)
+        if queue is not None and queue.holding is holding:
+            del self._queues[holding.partition]
+            self._ready.pop(holding.partition, None)
+            queue.wake()
+
+    async def flush(self, holding: Holding) -> None:
+        """Wait until everything of a partition is acknowledged, or it is lost."""
+        while not holding.is_lost:
+            queue = self._queues.get(holding.partition)
+            if queue is None or queue.holding is not holding or queue.is_empty:
+                return
+            await self._wait(queue)
+
+    async def wait_room(self, holding: Holding) -> None:
+        """Wait until a partition's queue is below its bound."""
+        while not holding.is_lost:
+            queue = self._queues.get(holding.partition)
+            if queue is None or (
+                len(queue.waiting) < QUEUE_LIMIT and queue.waiting_bytes < QUEUE_LIMIT_BYTES
+            ):
+                return
+            await self._wait(queue)
+
+    async def _wait(self, queue: _Queue) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        queue.flushed.append(waiter)
+        await waiter
+
+    async def run(self) -> None:
+        """Send what is queued, for ever."""
+        pause_s = 0.0
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            queues, self._ready = list(self._ready.values()), {}
+            try:
+                await self._send([queue for queue in queues if not queue.holding.is_lost])
+                pause_s = 0.0
+            except (StoreUnavailable, StoreRefused) as error:
+                pause_s = min(MAX_PAUSE_S, 2 * pause_s or 0.05)
+                self._hooks.warn("commits wait for Redis", reason=str(error), duration_s=pause_s)
+                self._again(queues)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+
+    def _again(self, queues: Sequence[_Queue]) -> None:
+        for queue in queues:
+            if queue.in_flight and not queue.holding.is_lost:
+                queue.is_resent = True
+                self._ready[queue.holding.partition] = queue
+                self._work.set()
+
+    async def _send(self, queues: Sequence[_Queue]) -> None:
+        calls: list[tuple[_Queue, Call]] = []
+        for queue in queues:
+            if not queue.in_flight:
+                self._load(queue)
+            if queue.in_flight:
+                ledger = queue.holding.ledger
+                operations = [operation for operation, _ in queue.in_flight]
+                calls.append(
+                    (
+                        queue,
+                        Call(
+                            partition=ledger.partition,
+                            token=ledger.token,
+                            operations=operations,
+                            is_resent=queue.is_resent,
+                        ),
+                    )
+                )
+        if not calls:
+            return
+        answers = await run_many(
+            self._link,
+            [
+                (self._script, encode_call(self._script, self._keys, call, self._retention))
+                for _, call in calls
+            ],
+        )
+        unanswered: list[_Queue] = []
+        for (queue, _), answer in zip(calls, answers, strict=True):
+            if isinstance(answer, StoreUnavailable | StoreRefused):
+                unanswered.append(queue)
+            else:
+                self._answer(queue, answer)
+        if unanswered:
+            self._again(unanswered)
+
+    def _load(self, queue: _Queue) -> None:
+        """Move what fits into one call from the queue into flight."""
+        waiting = queue.waiting
+        count = split_point([operation for operation, _ in islice(waiting, MAX_OPERATIONS + 1)])
+        queue.in_flight = [waiting.popleft() for _ in range(count)]
+        queue.waiting_bytes -= sum(operation.size_bytes for operation, _ in queue.in_flight)
+
+    def _answer(self, queue: _Queue, answer: object) -> None:
+        sent, was_resent = queue.in_flight, queue.is_resent
+        queue.in_flight, queue.is_resent = [], False
+        holding = queue.holding
+        if isinstance(answer, WherryError):
+            self._hooks.warn(
+                "a partition cannot be written and is given up",
+                partition=holding.partition,
+                reason=str(answer),
+            )
+            answers = None
+        else:
+            answers = read_answers(answer)
+        if answers is None:
+            self._on_answers(holding, None)
+            return
+        self._on_answers(
+            holding,
+            [
+                Result(operation, track, _own_resend(outcome, was_resent), reason)
+                for (operation, track), (outcome, reason) in zip(sent, answers, strict=True)
+            ],
+        )
+        if queue.waiting and not holding.is_lost:
+            self._ready[holding.partition] = queue
+            self._work.set()
+        queue.wake()
+
+
+def _own_resend(outcome: Outcome, was_resent: bool) -> Outcome:
+    """What was done already when we sent it again, we did ourselves the first time."""
+    return Outcome.DONE if was_resent and outcome is Outcome.ALREADY else outcome

@@ -1,0 +1,80 @@
+"""Duties: what the parts of a worker ask of the whole: describe it, give up, look after leases."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from ..model import Partition, Token
+from .handoff import HandOff
+from .holding import Holding, Holdings
+from .pool import Pool
+from .settlement import Settlement
+
+Renew = Callable[[Sequence[tuple[Partition, Token]]], Awaitable[None]]
+
+
+class Duties:
+    """Implements `wherry.runtime.membership.Actions` and `wherry.runtime.reader.Gate`."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        holdings: Holdings,
+        settlement: Settlement,
+        handoff: HandOff,
+        renew: Renew,
+        drain_timeout_s: float,
+        about: dict[str, str],
+    ) -> None:
+        """Act for one run of a worker.
+
+        Args:
+            pool: its lanes.
+            holdings: its partitions.
+            settlement: what to do when they are lost.
+            handoff: what to do when they are given up.
+            renew: told which leases are held whenever that has changed, and at each beat.
+            drain_timeout_s: for running messages of a partition that is handed on.
+            about: what never changes of the worker.
+        """
+        self._pool = pool
+        self._holdings = holdings
+        self._settlement = settlement
+        self._handoff = handoff
+        self._renew = renew
+        self._drain_timeout_s = drain_timeout_s
+        self._about = about
+
+    def describe(self) -> dict[str, str]:
+        """What the worker says of itself in its member hash."""
+        in_flight, _ = self._holdings.in_flight()
+        return {
+            **self._about,
+            "partitions": str(len(self._holdings)),
+            "in_flight": str(in_flight),
+            "instances": str(len(self._pool.lanes)),
+        }
+
+    def has_room(self) -> bool:
+        """Whether the pool takes another scope."""
+        return not self._pool.is_full
+
+    def history_changed(self) -> None:
+        """Redis may have gone back in time: nothing in memory can be trusted."""
+        for holding in self._holdings.all():
+            self._settlement.lose(holding, "Redis was restarted or replaced")
+
+    async def held_changed(self) -> None:
+        """Renew what is held."""
+        await self._renew([(one.partition, one.ledger.token) for one in self._holdings.all()])
+
+    async def hand_off(self, holding: Holding) -> None:
+        """Give one holding up in good order."""
+        await self._handoff.hand_off(holding, self._drain_timeout_s)
+
+    def lost(self, leases: Sequence[tuple[Partition, Token]]) -> None:
+        """These leases are no longer ours."""
+        for partition, token in leases:
+            holding = self._holdings.get(partition)
+            if holding is not None and holding.ledger.token == token:
+                self._settlement.lose(holding, "its lease was taken or removed")

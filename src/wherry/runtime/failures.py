@@ -1,0 +1,74 @@
+"""Failures: errors of applications, on their way to ``application_exception``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+MOST_WAITING = 1_000
+"""More errors than these do not wait to be told; they hold tracebacks, and all in them."""
+
+Tell = Callable[[BaseException, Any], Awaitable[None]]
+
+
+class Failures:
+    """A queue of (error, instance's mapping). Belongs to no event loop."""
+
+    __slots__ = ("_is_telling", "_overflow", "_waiters", "_waiting")
+
+    def __init__(self, overflow: Callable[[BaseException, Any], None]) -> None:
+        """Start empty; ``overflow`` takes what there is no room for."""
+        self._waiting: deque[tuple[BaseException, Any]] = deque()
+        self._waiters: list[asyncio.Future[None]] = []
+        self._is_telling = False
+        self._overflow = overflow
+
+    def add(self, error: BaseException, details: Any) -> None:
+        """Hand in an error."""
+        if len(self._waiting) >= MOST_WAITING:
+            self._overflow(error, details)
+            return
+        self._waiting.append((error, details))
+        self._notify()
+
+    async def serve(self, tell: Tell) -> None:
+        """Tell errors as they come, for ever.
+
+        One at a time, also when several tasks serve.
+        """
+        while True:
+            if self._waiting and not self._is_telling:
+                await self._tell_next(tell)
+            else:
+                await self._change()
+
+    async def flush(self, tell: Tell) -> None:
+        """Return when every error has been told."""
+        while self._waiting or self._is_telling:
+            if self._is_telling:
+                await self._change()
+            else:
+                await self._tell_next(tell)
+
+    async def _tell_next(self, tell: Tell) -> None:
+        self._is_telling = True
+        try:
+            await tell(*self._waiting.popleft())
+        finally:
+            self._is_telling = False
+            self._notify()
+
+    def _notify(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _change(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)

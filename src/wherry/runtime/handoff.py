@@ -1,0 +1,137 @@
+"""Hand-off: give partitions up in good order.
+
+What was read but not started stays in the stream; running messages finish up to a deadline;
+then everything is written, the instances have ended, and the lease is released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from ..broker.leases import Leases
+from ..errors import StoreError, StoreRefused, StoreUnavailable
+from ..hooks import Hooks
+from .clock import Clock
+from .committer import Committer
+from .delivery import Delivery
+from .holding import Holding, Holdings
+from .lane import Lane
+from .pool import Pool
+
+
+class HandOff:
+    """Hands holdings on.
+
+    Attributes:
+        has_cut_off: a running message was cut off, by the deadline or by `hurry`.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        holdings: Holdings,
+        committer: Committer,
+        leases: Leases,
+        clock: Clock,
+        hooks: Hooks,
+    ) -> None:
+        """Work on the worker's holdings."""
+        self.has_cut_off = False
+        self._pool = pool
+        self._holdings = holdings
+        self._committer = committer
+        self._leases = leases
+        self._clock = clock
+        self._hooks = hooks
+
+    async def hand_off(self, holding: Holding, limit_s: float) -> None:
+        """Give one holding up; returns when it is released, lost, or abandoned.
+
+        Args:
+            holding: stops being read now.
+            limit_s: for the messages that run.
+        """
+        ledger = holding.ledger
+        ledger.is_draining = True
+        self._holdings.changed.set()
+        holding.deferred.clear()
+        lanes = [track.lane for track in holding.tracks.values() if track.lane is not None]
+        for lane in lanes:
+            self._let_go(holding, lane)
+            self._pool.end(lane, at_once=False)
+        leaving = [lane for lane in self._pool.leaving if _belongs(lane, holding)]
+        await self._wait(leaving, self._clock.now_s() + limit_s)
+        if holding.is_lost:
+            return
+        running = [lane for lane in leaving if not lane.future.done()]
+        if running:
+            self.has_cut_off = True
+            await self._cut_off(running)
+        if any(not lane.future.done() for lane in running):
+            self._hooks.warn(
+                "an application does not end; its partition is left to its lease",
+                partition=holding.partition,
+            )
+            self._committer.discard(holding)
+            self._holdings.remove(holding)
+            return
+        await self._committer.flush(holding)
+        await self._release(holding)
+
+    def _let_go(self, holding: Holding, lane: Lane) -> None:
+        """What waits in a lane stays in the stream."""
+        for item in lane.input_queue.drain():
+            if isinstance(item, Delivery):
+                holding.ledger.forget(item.entry.id)
+
+    async def _wait(self, lanes: Sequence[Lane], until_s: float) -> None:
+        pending = {lane.future for lane in lanes if not lane.future.done()}
+        if pending:
+            await asyncio.wait(pending, timeout=max(0.0, until_s - self._clock.now_s()))
+
+    async def _cut_off(self, lanes: Sequence[Lane]) -> None:
+        for lane in lanes:
+            self._hooks.warn("a running message is cut off", scope=str(lane.scope_id))
+            self._pool.end(lane, at_once=True)
+        await asyncio.wait(
+            {lane.future for lane in lanes}, timeout=self._pool.end_timeout_s or None
+        )
+
+    async def _release(self, holding: Holding) -> None:
+        if holding.is_lost:
+            return
+        self._holdings.remove(holding)
+        self._committer.discard(holding)
+        try:
+            await self._leases.release(holding.partition, holding.ledger.token)
+        except (StoreUnavailable, StoreRefused, StoreError) as error:
+            self._hooks.warn(
+                "a partition could not be released and is left to its lease",
+                partition=holding.partition,
+                reason=str(error),
+            )
+
+    def hurry(self) -> None:
+        """Cut off what still runs, now."""
+        for lane in self._pool.leaving:
+            if not lane.future.done():
+                self.has_cut_off = self.has_cut_off or lane.is_busy
+                self._pool.end(lane)
+
+    async def hand_off_all(self, limit_s: float) -> None:
+        """Give everything up; each partition as soon as it is empty."""
+        async with asyncio.TaskGroup() as tasks:
+            for holding in self._holdings.all():
+                if not holding.ledger.is_draining:
+                    tasks.create_task(
+                        self.hand_off(holding, limit_s), name=f"hand-off:{holding.partition}"
+                    )
+        while len(self._holdings):
+            # Those whose hand-off had begun before.
+            self._holdings.changed.clear()
+            await self._holdings.changed.wait()
+
+
+def _belongs(lane: Lane, holding: Holding) -> bool:
+    return lane.tracking is not None and lane.tracking.holding is holding

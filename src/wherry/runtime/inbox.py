@@ -1,0 +1,107 @@
+"""Inbox: the queue of a scope, with the face of ``asyncio.Queue`` that asgiref's users know.
+
+What is put into the inbox of a scope that has ended goes to the scope's next lane: nothing
+is ever put into a queue that nobody reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from .delivery import Delivery
+
+Item = Delivery | Any
+"""A delivery, or an untracked message that user code put in by hand."""
+
+
+class Inbox:
+    """Waiting items of one scope. Unbounded, like the queue it stands for.
+
+    Attributes:
+        maxsize: 0, as an ``asyncio.Queue`` without a bound says it.
+        passes: how many instances in a row were cancelled before they took the oldest item.
+    """
+
+    __slots__ = ("_forward", "_items", "_wake", "passes")
+
+    maxsize = 0
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` when there is something to take."""
+        self._items: deque[Item] = deque()
+        self._wake = wake
+        self._forward: Callable[[Item], None] | None = None
+        self.passes = 0
+
+    def put_nowait(self, item: Item) -> None:
+        """Append an item and wake the instance."""
+        if self._forward is not None:
+            self._forward(item)
+            return
+        self._items.append(item)
+        self._wake()
+
+    async def put(self, item: Item) -> None:
+        """The same; never waits."""
+        self.put_nowait(item)
+
+    def put_back(self, item: Item) -> None:
+        """Put an item that is to be tried again before all others."""
+        self._items.appendleft(item)
+
+    def inherit(self, before: Inbox) -> None:
+        """Take what waits in the inbox of the lane before, ahead of what waits here."""
+        self._items.extendleft(reversed(before.drain()))
+        self.passes = max(self.passes, before.passes)
+
+    def take(self) -> Item:
+        """Take the oldest item.
+
+        Raises:
+            IndexError: empty.
+        """
+        self.passes = 0
+        return self._items.popleft()
+
+    def peek(self) -> Item | None:
+        """The oldest item, which stays; None if empty."""
+        return self._items[0] if self._items else None
+
+    def get_nowait(self) -> Item:
+        """Take the oldest item.
+
+        Raises:
+            asyncio.QueueEmpty: empty.
+        """
+        if not self._items:
+            raise asyncio.QueueEmpty
+        return self.take()
+
+    def drain(self) -> list[Item]:
+        """Take everything."""
+        items = list(self._items)
+        self._items.clear()
+        return items
+
+    def forward(self, forward: Callable[[Item], None]) -> None:
+        """From now on hand to another queue what is put here."""
+        self._forward = forward
+
+    def qsize(self) -> int:
+        """Number of waiting items."""
+        return len(self._items)
+
+    def empty(self) -> bool:
+        """Whether nothing waits."""
+        return not self._items
+
+    def full(self) -> bool:
+        """Never."""
+        return False
+
+    def __len__(self) -> int:
+        """Number of waiting items."""
+        return len(self._items)

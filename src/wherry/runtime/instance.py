@@ -1,0 +1,192 @@
+"""Instance: one call of the application, ``app(scope, receive, send)``.
+
+A message is finished when the application calls ``receive()`` again, or returns after it
+received. A message leaves the inbox in the last synchronous step of ``receive()``: a cancelled
+``receive()`` loses nothing. In ack mode a message is finished by ``message.ack`` alone, and up
+to `MAX_UNACKED` of them may be open at a time.
+
+Several ``receive()`` at a time get their messages in the order in which they were called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from ..errors import ScopeClosed
+from ..model import Message
+from .delivery import Delivery
+from .inbox import Item
+
+MAX_UNACKED = 16
+
+
+class Post(Protocol):
+    """What an instance needs of its lane."""
+
+    def take(self, instance: Instance) -> Item:
+        """The next item for the instance.
+
+        Raises:
+            LookupError: nothing may be taken now; `Instance.wake` is called when that changes.
+        """
+        ...
+
+    def rest(self, instance: Instance) -> None:
+        """The instance waits in ``receive()`` and nothing can be taken."""
+        ...
+
+    def stir(self, instance: Instance) -> None:
+        """The instance no longer waits in ``receive()``, though it got nothing."""
+        ...
+
+    def open(self, instance: Instance, item: Item) -> Message:
+        """The message of an item that is now being handled."""
+        ...
+
+    def finish(self, instance: Instance, delivery: Delivery) -> None:
+        """A delivery is finished; its effects may be committed."""
+        ...
+
+    def pass_on(self, scope: Any, message: Message) -> Any:
+        """Hand a message that the application sends to the server; awaitable."""
+        ...
+
+    def second_receive(self) -> None:
+        """The application called ``receive()`` while another ``receive()`` was waiting."""
+        ...
+
+
+class Instance:
+    """One running application call.
+
+    Attributes:
+        scope: what the application was called with.
+        unfinished: deliveries handed out and not finished, oldest first.
+        has_received: whether anything was handed out.
+        is_closed: the call has ended, or is to end; ``send()`` raises.
+        acks: finish by ``message.ack`` only.
+        refusal: why the application cannot be called, or None.
+    """
+
+    __slots__ = (
+        "_in_hand",
+        "_post",
+        "_waiters",
+        "acks",
+        "has_received",
+        "is_closed",
+        "refusal",
+        "scope",
+        "unfinished",
+    )
+
+    def __init__(
+        self, post: Post, scope: Any, *, acks: bool = False, refusal: Exception | None = None
+    ) -> None:
+        """Stand between the application and its lane."""
+        self.refusal = refusal
+        self._post = post
+        self._waiters: list[asyncio.Future[None]] = []  # oldest call first
+        self._in_hand = 0  # messages handed out for which receive() was not called again
+        self.scope = scope
+        self.unfinished: list[Delivery] = []
+        self.has_received = False
+        self.is_closed = False
+        self.acks = acks
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the application sits in ``receive()``."""
+        return bool(self._waiters)
+
+    async def receive(self) -> Message:
+        """The ``receive`` of the application.
+
+        Raises:
+            CancelledError: the instance has ended. An application that swallowed its
+                cancellation is cancelled again by it: a plain error would be caught by the
+                loops that log errors and go on, and they would spin for ever.
+        """
+        if self.is_closed:
+            await asyncio.sleep(0)  # whoever swallows this one too shall not stop the loop
+        else:
+            self._in_hand = max(0, self._in_hand - 1)
+            if self._waiters:
+                self._post.second_receive()
+                await self._wait(len(self._waiters))
+            elif self.unfinished and not self.acks:
+                self.finish_all()
+        while not self.is_closed:
+            try:
+                if self.acks and len(self.unfinished) >= MAX_UNACKED:
+                    raise LookupError
+                item = self._post.take(self)
+            except LookupError:
+                await self._wait(0)
+                continue
+            self.has_received = True
+            self._in_hand += 1
+            return self._post.open(self, item)
+        raise asyncio.CancelledError("the application instance has ended")
+
+    async def send(self, message: Message) -> None:
+        """The ``send`` of the application.
+
+        Raises:
+            ScopeClosed: the instance has ended.
+        """
+        if self.is_closed:
+            raise ScopeClosed("send() after the application instance has ended")
+        await self._post.pass_on(self.scope, message)
+
+    def finish_all(self) -> None:
+        """Finish what was handed out, oldest first."""
+        unfinished = self.unfinished
+        while unfinished:
+            # What cannot be finished stays: its attempt fails.
+            self._post.finish(self, unfinished[0])
+            del unfinished[0]
+
+    def acknowledge(self, entry_id: str) -> bool:
+        """Finish one delivery; False if it is not open."""
+        for index, delivery in enumerate(self.unfinished):
+            if delivery.entry.id == entry_id:
+                self._post.finish(self, delivery)
+                del self.unfinished[index]
+                self.wake()
+                if self._waiters:
+                    self._post.rest(self)
+                return True
+        return False
+
+    def wake(self) -> None:
+        """Let the oldest ``receive()`` that is not awake look again."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def close(self) -> None:
+        """Refuse further sends and wake everything that still waits."""
+        self.is_closed = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _wait(self, place: int) -> None:
+        """Wait to be woken, at a place among those that wait."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.insert(place, waiter)
+        if not self._in_hand:
+            self._post.rest(self)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self._waiters.remove(waiter)
+            if waiter.done() and not waiter.cancelled():
+                self.wake()  # the wake-up was for whoever can use it
+            if not self._waiters:
+                self._post.stir(self)
+            raise
+        self._waiters.remove(waiter)

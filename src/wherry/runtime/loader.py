@@ -1,0 +1,113 @@
+"""Loader: fetches durable states and deferred entries; what is asked in one tick shares a trip."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from ..broker.connect import Link
+from ..broker.streams import RawEntry, fetch_entries, load_states
+from ..broker.wire import Keys
+from ..errors import StoreRefused, StoreUnavailable, WherryError
+from ..hooks import Hooks
+from .holding import Track
+
+REFILL_COUNT = 32
+MAX_PAUSE_S = 2.0
+
+Loaded = tuple[bytes, str]
+
+
+class Loader:
+    """Reads what was asked for, again and again until Redis answers."""
+
+    def __init__(self, link: Link, keys: Keys, hooks: Hooks) -> None:
+        """Use a link.
+
+        ``on_refill`` must be set before the first refill: it gets each fetched entry.
+        """
+        self.on_refill: Callable[[Track, RawEntry], None]
+        self._link = link
+        self._keys = keys
+        self._hooks = hooks
+        self._states: list[tuple[Track, asyncio.Future[Loaded]]] = []
+        self._refills: list[Track] = []
+        self._work = asyncio.Event()
+
+    async def load(self, track: Track) -> Loaded:
+        """Packed durable state and version of a scope.
+
+        Raises:
+            StoreError: the key holds something else.
+        """
+        future: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
+        self._states.append((track, future))
+        self._work.set()
+        return await future
+
+    def refill(self, track: Track) -> None:
+        """Fetch the next deferred entries of a scope."""
+        if track.refilling is None and not track.holding.is_lost:
+            taken = track.holding.deferred.take(track.scope_id, REFILL_COUNT)
+            if taken:
+                for entry_id in taken:
+                    track.holding.ledger.hold(entry_id, 0)
+                track.refilling = list(taken)
+                self._refills.append(track)
+                self._work.set()
+
+    async def run(self) -> None:
+        """Serve what is asked for, for ever."""
+        pause_s = 0.0
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            try:
+                await self._load_states()
+                await self._fetch_deferred()
+                pause_s = 0.0
+            except (StoreUnavailable, StoreRefused) as error:
+                pause_s = min(MAX_PAUSE_S, 2 * pause_s or 0.05)
+                self._hooks.warn("loading waits for Redis", reason=str(error), duration_s=pause_s)
+                self._work.set()
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+
+    async def _load_states(self) -> None:
+        self._states = [one for one in self._states if not one[1].done()]
+        asked = self._states[:1000]
+        if not asked:
+            return
+        scopes = [(track.holding.partition, track.scope_id) for track, _ in asked]
+        answers = await load_states(self._link, self._keys, scopes)
+        for (_, future), answer in zip(asked, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, WherryError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+        self._states = self._states[len(asked) :]
+        if self._states:
+            self._work.set()
+
+    async def _fetch_deferred(self) -> None:
+        while self._refills:
+            track = self._refills[0]
+            wanted = track.refilling
+            if wanted is not None and not track.holding.is_lost:
+                key = self._keys.entries(track.holding.partition)
+                found = await fetch_entries(self._link, key, wanted)
+                # While we waited the scope may have been dropped and its ids let go.
+                if track.refilling is wanted and not track.holding.is_lost:
+                    self._refilled(track, found)
+            self._refills.pop(0)
+
+    def _refilled(self, track: Track, found: list[RawEntry | None]) -> None:
+        ledger, wanted = track.holding.ledger, track.refilling or []
+        track.refilling = None
+        for entry_id, raw in zip(wanted, found, strict=True):
+            ledger.forget(entry_id)
+            if raw is not None:
+                ledger.hold(entry_id, sum(map(len, raw[1])))
+                self.on_refill(track, raw)

@@ -1,0 +1,168 @@
+"""Membership: beats, claims what this worker should hold, and sheds what it should not.
+
+One loop, woken by time, by hints of other workers (pub/sub only hurries) and by the nearest
+expiry of a foreign lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..broker.leases import Claimed, Leases
+from ..config import Config
+from ..engine.leases import Balance, Plan
+from ..engine.ledger import Ledger
+from ..errors import StoreError, StoreRefused, StoreUnavailable
+from ..hooks import Hooks
+from ..model import Partition
+from .clock import Clock
+from .holding import Holding, Holdings
+
+MAX_PAUSE_S = 2.0
+EXPIRY_MARGIN_S = 0.02
+
+
+class Actions(Protocol):
+    """What membership asks of the worker."""
+
+    def describe(self) -> dict[str, str]:
+        """What the worker says of itself."""
+        ...
+
+    async def hand_off(self, holding: Holding) -> None:
+        """Give a holding up in good order."""
+        ...
+
+    async def held_changed(self) -> None:
+        """Partitions were claimed, or it is time to look after the leases held."""
+        ...
+
+
+class Membership:
+    """Keeps one worker a member of its fleet.
+
+    Attributes:
+        joined: set after the first beat, survey and claim.
+        is_stopping: nothing is claimed any more.
+        avoided: partitions that this process must not claim again.
+    """
+
+    def __init__(
+        self,
+        actions: Actions,
+        leases: Leases,
+        config: Config,
+        holdings: Holdings,
+        balance: Balance,
+        clock: Clock,
+        hooks: Hooks,
+    ) -> None:
+        """Work with the worker's leases."""
+        self.joined = asyncio.Event()
+        self.is_stopping = False
+        self.avoided: set[Partition] = set()
+        self._actions = actions
+        self._leases = leases
+        self._config = config
+        self._holdings = holdings
+        self._balance = balance
+        self._clock = clock
+        self._hooks = hooks
+        self._hint = asyncio.Event()
+
+    def hint(self) -> None:
+        """Look again soon."""
+        self._hint.set()
+
+    async def run(self) -> None:
+        """Beat, claim and shed until stopped."""
+        pause_s = 0.0
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen(), name="listen")
+            while True:
+                # Cleared before looking: a hint that comes while we look is not lost.
+                self._hint.clear()
+                try:
+                    wait_s = await self._round(tasks)
+                    pause_s = 0.0
+                except (StoreUnavailable, StoreRefused, StoreError) as error:
+                    pause_s = min(MAX_PAUSE_S, 2 * pause_s or 0.05)
+                    wait_s = pause_s * random.uniform(0.5, 1.0)
+                    self._hooks.warn("beating waits for Redis", reason=str(error))
+                try:
+                    async with asyncio.timeout(wait_s):
+                        await self._hint.wait()
+                except TimeoutError:
+                    pass
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                subscription = await self._leases.listen()
+                try:
+                    while True:
+                        await subscription.next()
+                        self._hint.set()
+                finally:
+                    await subscription.aclose()
+            except (StoreUnavailable, StoreRefused, StoreError) as error:
+                self._hooks.detail("hints are not heard", reason=str(error))
+                await asyncio.sleep(self._config.beat_s)
+
+    async def _round(self, tasks: asyncio.TaskGroup) -> float:
+        """One beat; returns the seconds until the next."""
+        beat = await self._leases.beat(
+            self._actions.describe(), int(self._config.lease_s * 1000)
+        )
+        self._clock.set(beat.redis_ms)
+        await self._actions.held_changed()
+        if self.is_stopping:
+            return self._config.beat_s
+        survey = await self._leases.survey()
+        held = {one.partition: one.ledger.is_draining for one in self._holdings.all()}
+        plan = self._balance.plan(beat.members, held, survey)
+        await self._claim(plan)
+        self.joined.set()
+        for holding in self._idlest(plan.shed):
+            holding.ledger.is_draining = True
+            tasks.create_task(
+                self._actions.hand_off(holding), name=f"hand-off:{holding.partition}"
+            )
+        if plan.shed:
+            self._holdings.changed.set()
+        return self._wait_s(plan)
+
+    def _wait_s(self, plan: Plan) -> float:
+        if plan.next_expiry_ms is None:
+            return self._config.beat_s
+        return min(self._config.beat_s, plan.next_expiry_ms / 1000 + EXPIRY_MARGIN_S)
+
+    def _idlest(self, count: int) -> Sequence[Holding]:
+        held = [one for one in self._holdings.all() if not one.ledger.is_draining]
+        return sorted(held, key=lambda one: (one.ledger.in_flight, -one.partition))[:count]
+
+    async def _claim(self, plan: Plan) -> None:
+        """Claim as many as are wanted; what somebody else took meanwhile is made up for."""
+        candidates = [one for one in plan.candidates if one not in self.avoided]
+        wanted = plan.wanted
+        while wanted > 0 and candidates and not self.is_stopping:
+            asked, candidates = candidates[:wanted], candidates[wanted:]
+            claimed = await self._leases.claim(asked)
+            if self.is_stopping:
+                for one in claimed:
+                    await self._leases.release(one.partition, one.token)
+                return
+            await self._take(claimed)
+            wanted -= len(claimed)
+
+    async def _take(self, claimed: Sequence[Claimed]) -> None:
+        rows = await self._leases.attempts([one.partition for one in claimed])
+        for one, attempts in zip(claimed, rows, strict=True):
+            ledger = Ledger(partition=one.partition, token=one.token)
+            self._holdings.add(Holding(ledger, one.last_id, attempts=dict(attempts)))
+            self._hooks.detail("partition claimed", partition=one.partition, epoch=ledger.epoch)
+        if claimed:
+            await self._actions.held_changed()

@@ -1,0 +1,102 @@
+"""Policy: what differs between the lanes of a bare server and those of a worker."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..model import Message
+from .delivery import Delivery
+from .inbox import Item
+from .instance import Instance
+from .lane import Lane
+
+
+class Policy(Protocol):
+    """What differs between a bare server and a worker; see `Untracked`."""
+
+    def created(self, lane: Lane) -> None:
+        """A lane was made; its task starts in the next turn of the loop."""
+        ...
+
+    def begin(self, lane: Lane) -> bool:
+        """Whether a lane may start on a message now; if not, wake it later."""
+        ...
+
+    def idled(self, lane: Lane) -> None:
+        """A lane that had started is no longer busy."""
+        ...
+
+    def fits(self, lane: Lane, item: Item) -> bool:
+        """Whether an item is for the lane's instance, or needs one with another scope."""
+        ...
+
+    def rest(self, lane: Lane) -> bool:
+        """A lane has nothing to do; whether it may be ended to make room."""
+        ...
+
+    async def prepare(self, lane: Lane) -> Instance:
+        """A new instance with a fresh scope."""
+        ...
+
+    def open(self, lane: Lane, delivery: Delivery) -> Message:
+        """The message of a delivery that is now being handled."""
+        ...
+
+    def finish(self, lane: Lane, delivery: Delivery) -> None:
+        """A delivery is finished."""
+        ...
+
+    def failed(self, lane: Lane, delivery: Delivery, error: BaseException) -> bool:
+        """An attempt failed; whether it is to be tried again."""
+        ...
+
+    def interrupted(self, lane: Lane, delivery: Delivery) -> None:
+        """An attempt was cut off, which is nobody's failure."""
+        ...
+
+    def ended(self, lane: Lane) -> None:
+        """A lane's task is done."""
+        ...
+
+
+class Untracked:
+    """The policy of a bare server: messages are in memory and tried once."""
+
+    def created(self, lane: Lane) -> None:
+        """Nothing to do."""
+
+    def begin(self, lane: Lane) -> bool:
+        """Always."""
+        return True
+
+    def idled(self, lane: Lane) -> None:
+        """Nothing to do."""
+
+    def fits(self, lane: Lane, item: Item) -> bool:
+        """Always."""
+        return True
+
+    def rest(self, lane: Lane) -> bool:
+        """Always."""
+        return True
+
+    async def prepare(self, lane: Lane) -> Instance:
+        """With the scope as it was given."""
+        return Instance(lane, lane.scope)
+
+    def open(self, lane: Lane, delivery: Delivery) -> Message:
+        """The message of the entry."""
+        return delivery.entry.message
+
+    def finish(self, lane: Lane, delivery: Delivery) -> None:
+        """Nothing to do."""
+
+    def failed(self, lane: Lane, delivery: Delivery, error: BaseException) -> bool:
+        """Once is enough."""
+        return False
+
+    def interrupted(self, lane: Lane, delivery: Delivery) -> None:
+        """Nothing to do."""
+
+    def ended(self, lane: Lane) -> None:
+        """Nothing to do."""

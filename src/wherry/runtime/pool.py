@@ -1,0 +1,341 @@
+"""Pool: all lanes of a process; makes room, ends the idle, and never ends the busy.
+
+At most ``max_applications`` application calls run at a time. A lane that is to end counts until
+its task is done or given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from ..hooks import Hooks
+from ..model import Application, Message
+from .asgi import single_callable
+from .delivery import Delivery
+from .endings import Endings
+from .face import Face
+from .failures import Failures
+from .idle import Idle
+from .inbox import Item
+from .instance import Instance
+from .lane import Lane, LaneState
+from .leaving import Leaving
+from .policy import Policy
+from .room import Room
+
+
+class Pool:
+    """Lanes by scope id; implements `wherry.runtime.lane.Host`.
+
+    Attributes:
+        lanes: every scope's lane that takes messages.
+        failures: errors of applications.
+    """
+
+    def __init__(self, face: Face, policy: Policy, hooks: Hooks, end_timeout_s: float) -> None:
+        """Serve one server."""
+        self.lanes: dict[Any, Lane] = {}
+        self.failures = Failures(self._overflow)
+        self._face = face
+        self._policy = policy
+        self._hooks = hooks
+        self._endings = Endings(policy, self.failures)
+        self._idle = Idle()
+        self._leaving = Leaving(end_timeout_s, self._abandon)
+        self._room = Room(self._most)
+        self._is_closing = False
+        self._adapted: tuple[Application, Application] | None = None
+
+    @property
+    def end_timeout_s(self) -> float:
+        """How long a cancelled lane may take to end before it is abandoned; 0: for ever."""
+        return self._leaving.end_timeout_s
+
+    def _most(self) -> int:
+        # With none allowed everything would wait for ever, without a word.
+        return max(1, self._face.max_applications)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether lanes wait for room."""
+        return self._room.is_wanted or len(self.lanes) > self._most()
+
+    @property
+    def leaving(self) -> list[Lane]:
+        """Lanes that are ending, and those that were abandoned."""
+        return self._leaving.all()
+
+    def get_or_create(self, scope_id: Any, scope: Any) -> Lane:
+        """The lane of a scope; a new one starts its task at once.
+
+        With as many lanes as allowed the least recently used idle one is ended; when all are
+        busy the new lane waits for room.
+        """
+        lane = self.lanes.get(scope_id)
+        if lane is not None:
+            lane.touch(time.time())
+            self._idle.touch(lane)
+            return lane
+        loop = asyncio.get_running_loop()
+        lane = Lane(self, scope_id, scope, time.time())
+        while len(self.lanes) >= self._most() and self._evict():
+            pass
+        # Those before may still be ending; they take nothing any more, and what waits in them
+        # comes before what is put here.
+        for before in reversed(self._leaving.of(scope_id)):
+            lane.input_queue.inherit(before.input_queue)
+        self.lanes[scope_id] = lane
+        if not lane.input_queue:
+            self._idle.add(lane)
+        self._policy.created(lane)
+        lane.future = loop.create_task(lane.run(), name=f"instance:{scope_id}")
+        lane.future.add_done_callback(lambda _: self._done(lane))
+        return lane
+
+    def find(self, scope_id: Any, scope: Any) -> Lane | None:
+        """The lane whose instance was called with a scope; also one that is ending."""
+        current = self.lanes.get(scope_id)
+        found = [current, *self._leaving.of(scope_id)] if current else self._leaving.of(scope_id)
+        found = [lane for lane in found if lane.instance is not None]
+        for lane in found:
+            if lane.instance is not None and lane.instance.scope is scope:
+                return lane
+        return found[0] if found else None
+
+    def used(self, lane: Lane) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        if lane.is_open:
+            self._idle.set_by_hand(lane)
+
+    def oldest(self) -> Lane | None:
+        """The least recently used idle lane."""
+        return self._idle.oldest()
+
+    def end_oldest(self) -> bool:
+        """End the least recently used idle lane; False if none is idle."""
+        lane = self._idle.oldest()
+        if lane is None:
+            return False
+        self.end(lane)
+        return True
+
+    def _evict(self) -> bool:
+        """End an idle lane the way user code may have overridden; False if none is idle."""
+        if self._idle.oldest() is None:
+            return False
+        count = len(self.lanes)
+        try:
+            self._face.delete_oldest_application_instance()
+        except Exception as error:  # noqa: BLE001 - user code's, and whoever needs room is another
+            self._hooks.failed("delete_oldest_application_instance() raised", error)
+        return len(self.lanes) < count or self.end_oldest()
+
+    def end(self, lane: Lane, *, at_once: bool = True) -> None:
+        """End a lane: cancel it now, or when it has handled its message.
+
+        What is put into its inbox from now on goes to its successor, after what waits there.
+        """
+        if lane.state is LaneState.ENDED:
+            return
+        if lane.is_open:
+            lane.move(LaneState.ENDING)
+            self._forget(lane)
+            self._leaving.add(lane)
+            lane.input_queue.forward(lambda item: self._redirect(lane, item))
+        if at_once or not lane.is_busy:
+            self._cancel(lane)
+
+    def _forget(self, lane: Lane) -> None:
+        if self.lanes.get(lane.scope_id) is lane:
+            del self.lanes[lane.scope_id]
+        self._idle.forget(lane)
+
+    def _cancel(self, lane: Lane) -> None:
+        if lane.instance is not None:
+            lane.instance.is_closed = True
+        lane.future.cancel()
+        self._leaving.expect(lane)
+
+    def _abandon(self, lane: Lane) -> None:
+        if lane.state is LaneState.ENDING:
+            lane.move(LaneState.ABANDONED)
+            self._hooks.warn(
+                "an application does not end when it is cancelled; its scope waits for it",
+                scope=str(lane.scope_id),
+                duration_s=self.end_timeout_s,
+            )
+            self._room.leave(lane)
+            self._make_room()
+
+    def _done(self, lane: Lane) -> None:
+        if not lane.future.cancelled():
+            lane.future.exception()  # told through `failures`; asyncio need not tell it again
+        if lane.state is not LaneState.ENDED:
+            lane.move(LaneState.ENDED)
+        self._forget(lane)
+        self._leaving.remove(lane)
+        self._room.leave(lane)
+        self._policy.ended(lane)
+        lane.input_queue.forward(lambda item: self._redirect(lane, item))
+        self._hand_over(lane)
+        self._make_room()
+
+    def _hand_over(self, lane: Lane) -> None:
+        """What waits in a lane that is done goes to the scope's next one."""
+        successor = self.lanes.get(lane.scope_id)
+        if successor is not None and lane.input_queue:
+            # It waits for the end of this lane and has taken nothing.
+            self._idle.discard(successor)
+            successor.input_queue.inherit(lane.input_queue)
+        elif lane.input_queue:
+            items, passes = lane.input_queue.drain(), lane.input_queue.passes
+            if self._is_closing:
+                self._hooks.detail(
+                    "messages wait at the end of the server",
+                    scope=str(lane.scope_id),
+                    count=len(items),
+                )
+                return
+            for item in items:
+                try:
+                    self._redirect(lane, item)
+                except Exception as error:  # noqa: BLE001 - user code's override
+                    self._hooks.failed(
+                        "a waiting message is lost: the next instance could not be had",
+                        error,
+                        scope=str(lane.scope_id),
+                    )
+            if lane.scope_id in self.lanes:
+                self.lanes[lane.scope_id].input_queue.passes = passes
+
+    def _redirect(self, lane: Lane, item: Item) -> None:
+        queue = self._face.get_or_create_application_instance(lane.scope_id, lane.scope)
+        queue.put_nowait(item)
+
+    def make_room(self) -> None:
+        """``max_applications`` was changed, in whatever thread."""
+        self._room.call_soon(self._make_room)
+
+    def _make_room(self) -> None:
+        while self._room.is_wanted:
+            if not self._room.let_in() and (len(self.lanes) <= self._most() or not self._evict()):
+                return
+
+    async def admit(self, lane: Lane) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        while before := self._leaving.of(lane.scope_id):
+            await asyncio.wait([one.future for one in before])
+        if not self._room.enter(lane):
+            room = self._room.wait(lane)
+            self._make_room()
+            await room
+
+    def leave(self, lane: Lane) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        self._room.leave(lane)
+        self._idle.forget(lane)
+
+    async def prepare(self, lane: Lane) -> Instance:
+        """See `wherry.runtime.lane.Host`."""
+        self._idle.discard(lane)
+        return await self._policy.prepare(lane)
+
+    async def call(self, instance: Instance) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        if instance.refusal is not None:
+            raise instance.refusal
+        application = self._face.application
+        if self._adapted is None or self._adapted[0] is not application:
+            self._adapted = (application, single_callable(application))
+        await self._adapted[1](scope=instance.scope, receive=instance.receive, send=instance.send)
+
+    def begin(self, lane: Lane, item: Item) -> bool:
+        """See `wherry.runtime.lane.Host`."""
+        return self._policy.fits(lane, item) and (lane.is_busy or self._policy.begin(lane))
+
+    def idled(self, lane: Lane) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        self._policy.idled(lane)
+
+    def queued(self, lane: Lane) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        self._idle.discard(lane)
+        self._touch(lane)
+
+    def stir(self, lane: Lane) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        self._idle.discard(lane)
+
+    def rest(self, lane: Lane) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        may_end = self._policy.rest(lane)
+        if not lane.is_open:
+            if lane.state is LaneState.ENDING:
+                self._cancel(lane)
+        elif lane.input_queue and not self._policy.fits(lane, lane.input_queue.peek()):
+            self.end(lane)
+        elif may_end and not lane.input_queue:
+            self._touch(lane)
+            self._idle.add(lane)
+            self._make_room()
+
+    def _touch(self, lane: Lane) -> None:
+        """Note a use; what user code has set by hand stays until the lane is asked for."""
+        if not self._idle.is_set_by_hand(lane):
+            lane.touch(time.time())
+
+    def open(self, lane: Lane, delivery: Delivery) -> Message:
+        """See `wherry.runtime.lane.Host`."""
+        return self._policy.open(lane, delivery)
+
+    def finish(self, lane: Lane, delivery: Delivery) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        self._policy.finish(lane, delivery)
+
+    def returned(self, lane: Lane, instance: Instance) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        self._endings.returned(lane, instance)
+
+    def raised(self, lane: Lane, instance: Instance, error: BaseException) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        self._endings.raised(lane, instance, error)
+
+    async def pass_on(self, scope: Any, message: Message) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        await self._face.application_send(scope, message)
+
+    def second_receive(self) -> None:
+        """See `wherry.runtime.lane.Host`."""
+        self._hooks.warn_once(
+            "an application calls receive() while another receive() is waiting; "
+            "it waits its turn and finishes nothing"
+        )
+
+    def _overflow(self, error: BaseException, details: Any) -> None:
+        self._hooks.failed("Exception inside application", error)
+
+    async def end_all(self) -> None:
+        """End all lanes and wait for them, at most the time that ending may take.
+
+        What still waits in them is dropped.
+        """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self.end_timeout_s if self.end_timeout_s > 0 else None
+        self._is_closing = True
+        try:
+            # Applications may start others while they end.
+            while True:
+                for lane in list(self.lanes.values()):
+                    self.end(lane)
+                ending = [one for one in self.leaving if one.state is LaneState.ENDING]
+                pending = [one.future for one in (*self.lanes.values(), *ending)]
+                left_s = None if until_s is None else until_s - loop.time()
+                if not pending or (left_s is not None and left_s <= 0):
+                    break
+                await asyncio.wait(pending, timeout=left_s)
+        finally:
+            self._is_closing = False
+        for lane in self.leaving:
+            self._abandon(lane)

@@ -1,0 +1,116 @@
+"""Renewal: keeps the leases on a thread of its own, so that a busy loop does not lose them.
+
+The thread renews while the loop has turned within one lease, and unless a read was sent and
+is unanswered for too long (a connection of which only one half is alive).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from ..broker.connect import Store, SyncLink
+from ..broker.leases import renew_command
+from ..broker.scripts import Script, is_unknown_script
+from ..broker.wire import Keys
+from ..config import Config
+from ..errors import StoreError, WherryError
+from ..hooks import Hooks
+from ..model import Partition, Token
+from .reader import Reads
+
+Held = tuple[tuple[Partition, Token], ...]
+READ_MARGIN_S = 2.0
+
+
+class Renewal:
+    """Renews what `held` says, every beat.
+
+    Attributes:
+        held: partitions and tokens; the loop swaps the whole tuple.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        script: Script,
+        keys: Keys,
+        config: Config,
+        hooks: Hooks,
+        on_lost: Callable[[Sequence[tuple[Partition, Token]]], None],
+        reads: Reads,
+    ) -> None:
+        """Renew for the running event loop.
+
+        Args:
+            store: where to connect, from the thread.
+            script: ``renew.lua``.
+            keys: of the namespace.
+            config: lease, beat and block times.
+            hooks: reports.
+            on_lost: called in the loop with leases that are no longer ours.
+            reads: tell whether a read is under way.
+        """
+        self.held: Held = ()
+        self._store = store
+        self._script = script
+        self._keys = keys
+        self._config = config
+        self._hooks = hooks
+        self._on_lost = on_lost
+        self._reads = reads
+        self._turned_at_s = time.monotonic()
+        self._stop = threading.Event()
+
+    async def run(self) -> None:
+        """Run the thread until cancelled; the thread has ended when this returns."""
+        loop = asyncio.get_running_loop()
+        thread = threading.Thread(target=self._work, args=(loop,), name="renewal", daemon=True)
+        thread.start()
+        try:
+            while True:
+                self._turned_at_s = time.monotonic()
+                await asyncio.sleep(self._config.beat_s / 2)
+        finally:
+            self._stop.set()
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        link = self._store.sync_link(answer_timeout_s=self._config.lease_s)
+        try:
+            while not self._stop.wait(self._config.beat_s):
+                held = self.held
+                if held and self._may_renew():
+                    self._renew(loop, link, held)
+        finally:
+            link.close()
+
+    def _may_renew(self) -> bool:
+        now_s = time.monotonic()
+        if now_s - self._turned_at_s > self._config.lease_s:
+            return False
+        sent_at_s = self._reads.sent_at_s
+        return not sent_at_s or now_s - sent_at_s < self._config.block_s + READ_MARGIN_S
+
+    def _renew(self, loop: asyncio.AbstractEventLoop, link: SyncLink, held: Held) -> None:
+        command = renew_command(self._script, self._keys, held, int(self._config.lease_s * 1000))
+        try:
+            try:
+                answers = link.call(*command)
+            except StoreError as error:
+                if not is_unknown_script(error):
+                    raise
+                answers = link.call(*self._script.whole(command))
+        except WherryError as error:
+            self._hooks.detail("leases could not be renewed", reason=str(error))
+            return
+        lost = [
+            one for one, kept in zip(held, cast("list[int]", answers), strict=True) if not kept
+        ]
+        if lost:
+            try:
+                loop.call_soon_threadsafe(self._on_lost, lost)
+            except RuntimeError:
+                return  # the loop was closed meanwhile

@@ -1,0 +1,133 @@
+"""Router: from a raw entry to the inbox of its scope's lane.
+
+What cannot be handled goes to the dead letters, what has expired is finished, what a hot scope
+has no room for is deferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from ..broker.commits import Bury
+from ..broker.streams import RawEntry
+from ..broker.wire import read_entry, unpack
+from ..config import Config
+from ..hooks import Hooks
+from ..model import BadEntry, Entry, EntryId, ScopeId
+from .clock import Clock
+from .committer import Committer
+from .delivery import Delivery
+from .holding import Holding, Track
+from .pool import Face
+
+
+class Router:
+    """Routes what the reader reads."""
+
+    def __init__(
+        self, config: Config, face: Face, committer: Committer, clock: Clock, hooks: Hooks
+    ) -> None:
+        """Route into the lanes behind ``face``."""
+        self._config = config
+        self._face = face
+        self._committer = committer
+        self._clock = clock
+        self._hooks = hooks
+
+    def route(self, holding: Holding, raw: Sequence[RawEntry]) -> None:
+        """Take entries of one partition in the order in which they stand in the stream."""
+        ledger = holding.ledger
+        for raw_id, flat in raw:
+            entry_id = EntryId(raw_id.decode())
+            ledger.cursor = entry_id
+            if not ledger.knows(entry_id):
+                self._route(holding, raw_id, flat)
+
+    def _route(self, holding: Holding, raw_id: bytes, flat: list[bytes]) -> None:
+        entry = read_entry(holding.ledger.partition, raw_id, flat, self._config.message_bytes)
+        if isinstance(entry, BadEntry):
+            holding.ledger.hold(entry.id, entry.size_bytes)
+            self._bury(holding, entry)
+            return
+        track = holding.track(entry.scope_id)
+        if self._is_hot(holding, track):
+            holding.deferred.add(entry.scope_id, entry.id)
+            return
+        holding.ledger.hold(entry.id, entry.size_bytes)
+        self.deliver(track, entry)
+
+    def _is_hot(self, holding: Holding, track: Track) -> bool:
+        if track.refilling is not None or (
+            holding.deferred.count and holding.deferred.has(track.scope_id)
+        ):
+            return True
+        lane = track.lane
+        return lane is not None and len(lane.input_queue) >= self._config.scope_waiting
+
+    def refill(self, track: Track, raw: RawEntry) -> None:
+        """Take an entry whose id was deferred; the ledger holds it already."""
+        entry = read_entry(track.holding.partition, raw[0], raw[1], self._config.message_bytes)
+        if isinstance(entry, BadEntry):
+            self._bury(track.holding, entry)
+        else:
+            self.deliver(track, entry)
+
+    def deliver(self, track: Track, entry: Entry) -> None:
+        """Put an entry into its lane's inbox, unless it has expired."""
+        if entry.expires_unix_ms and entry.expires_unix_ms <= self._clock.redis_ms():
+            self._expire(track, entry)
+            return
+        delivery = Delivery(entry, is_streamed=entry.mark == 2)
+        row = track.holding.attempts.get(entry.id) if track.holding.attempts else None
+        if row is not None:
+            self._resume(track, delivery, row)
+        lane = track.lane
+        if lane is not None and lane.is_open:
+            lane.input_queue.put_nowait(delivery)
+            return
+        scope = {
+            "type": "channel",
+            "channel": self._config.channel,
+            "scope_id": entry.scope_id,
+        }
+        self._face.get_or_create_application_instance(entry.scope_id, scope).put_nowait(delivery)
+
+    def _resume(self, track: Track, delivery: Delivery, packed: bytes) -> None:
+        """Go on counting where the last owner stopped."""
+        try:
+            row = cast("dict[str, Any]", unpack(packed))
+            delivery.attempt = int(row["attempts"]) + 1
+            wait_s = (int(row["not_before"]) - self._clock.redis_ms()) / 1000
+        except (ValueError, KeyError, TypeError):
+            self._hooks.warn("an attempts row cannot be read", entry=delivery.entry.id)
+            return
+        wait_s = min(wait_s, self._config.retry_backoff_max_s)
+        track.not_before_s = max(track.not_before_s, self._clock.now_s() + wait_s)
+
+    def _expire(self, track: Track, entry: Entry) -> None:
+        operation = Bury(
+            entry.id,
+            entry.scope_id,
+            "Expired: not handled before its expiry",
+            inbox=entry.inbox,
+            is_kept=False,
+        )
+        self._committer.put(track, operation)
+
+    def _bury(self, holding: Holding, entry: BadEntry) -> None:
+        self._hooks.warn(
+            "an entry that cannot be read goes to the dead letters",
+            partition=holding.partition,
+            entry=entry.id,
+            reason=entry.reason,
+        )
+        scope_id = entry.scope_id if entry.scope_id.isprintable() else ScopeId("")
+        operation = Bury(
+            entry.id,
+            scope_id,
+            f"Malformed: {entry.reason}",
+            inbox=entry.inbox,
+            size_bytes=entry.size_bytes,
+        )
+        self._committer.put(holding.track(scope_id), operation)

@@ -1,0 +1,256 @@
+"""Tracked: how a worker runs the lanes of its scopes; the pool's policy in a worker.
+
+Every message of a lane is an entry of a partition that this worker owns. What an instance
+does with it becomes operations for the committer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import traceback
+from collections import deque
+from typing import Any, Protocol, cast
+
+from ..broker.commits import Bury, Commit, Fail, StateChange
+from ..broker.wire import pack, read_body, unpack
+from ..config import Config
+from ..errors import MessageError, StoreError
+from ..model import Message, ScopeId, partition_of
+from .asgi import ASGI_VERSIONS
+from .clock import Clock
+from .committer import Committer
+from .delivery import Delivery
+from .holding import Holdings, Track
+from .inbox import Item
+from .instance import Instance
+from .lane import Lane
+
+ERROR_BYTES = 2048
+
+
+class States(Protocol):
+    """Loads durable states; see `wherry.runtime.loader.Loader`."""
+
+    async def load(self, track: Track) -> tuple[bytes, str]:
+        """Packed state and version of a scope."""
+        ...
+
+
+class Tracked:
+    """Implements `wherry.runtime.pool.Policy`.
+
+    Attributes:
+        committer: set for each run, before the first partition is claimed.
+        states: the same.
+        lifespan_state: what the application put into its lifespan's state.
+    """
+
+    def __init__(self, config: Config, holdings: Holdings, clock: Clock) -> None:
+        """Work on the worker's holdings."""
+        self.committer: Committer
+        self.states: States
+        self.lifespan_state: dict[str, Any] = {}
+        self._config = config
+        self._holdings = holdings
+        self._clock = clock
+        self._busy_count = 0
+        self._gated: deque[Lane] = deque()
+
+    def created(self, lane: Lane) -> None:
+        """Tie a new lane to the track of its scope; a scope of no held partition has none."""
+        if isinstance(lane.scope_id, str):
+            holding = self._holdings.find(ScopeId(lane.scope_id))
+            if holding is not None:
+                track = lane.tracking = holding.track(ScopeId(lane.scope_id))
+                track.lane = lane
+
+    def begin(self, lane: Lane) -> bool:
+        """Whether there is room for one more busy lane."""
+        if self._busy_count >= self._config.concurrency:
+            self._gated.append(lane)
+            return False
+        self._busy_count += 1
+        return True
+
+    def fits(self, lane: Lane, item: Item) -> bool:
+        """Whether the lane's instance has the scope keys that the entry asks for."""
+        track = cast("Track | None", lane.tracking)
+        return (
+            track is None
+            or not isinstance(item, Delivery)
+            or item.entry.scope_keys == track.keys
+        )
+
+    def rest(self, lane: Lane) -> bool:
+        """Whether a resting lane may be ended: nothing of its scope is under way."""
+        track = cast("Track | None", lane.tracking)
+        return track is None or not track.outstanding
+
+    def idled(self, lane: Lane) -> None:
+        """A lane is no longer busy: let the next one start."""
+        self._busy_count -= 1
+        while self._gated:
+            gated = self._gated.popleft()
+            if gated.is_open and gated.input_queue:
+                gated.wake()
+                return
+
+    async def prepare(self, lane: Lane) -> Instance:
+        """A new instance with a fresh scope, when its backoff is over and its state is loaded."""
+        track = cast("Track | None", lane.tracking)
+        if track is None:
+            return Instance(lane, lane.scope)
+        pause_s = track.not_before_s - self._clock.now_s()
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
+        head = lane.input_queue.peek()
+        track.keys = head.entry.scope_keys if isinstance(head, Delivery) else b""
+        scope = lane.scope = self._make_scope(lane.scope_id, track.keys)
+        refusal = None
+        if self._config.durable_state:
+            try:
+                scope["durable"] = await self._load(track)
+            except (StoreError, ValueError) as error:
+                refusal = error
+        return Instance(lane, scope, acks=self._config.ack_mode == "on", refusal=refusal)
+
+    async def _load(self, track: Track) -> dict[str, Any]:
+        if track.packed is None:
+            await track.wait_settled()
+            track.packed, track.version = await self.states.load(track)
+        return cast("dict[str, Any]", unpack(track.packed)) if track.packed else {}
+
+    def _make_scope(self, scope_id: str, keys: bytes) -> dict[str, Any]:
+        scope: dict[str, Any] = {
+            "type": "channel",
+            "channel": self._config.channel,
+            "scope_id": scope_id,
+            "asgi": dict(ASGI_VERSIONS),
+            "state": dict(self.lifespan_state),
+            "extensions": {"wherry.flush": {}, "message.ack": {}},
+        }
+        if keys:
+            scope |= unpack(keys)
+        return scope
+
+    def open(self, lane: Lane, delivery: Delivery) -> Message:
+        """The message of a delivery; a retry gets a fresh one, as the first may be changed."""
+        entry = delivery.entry
+        message = entry.message if delivery.attempt == 1 else read_body(entry.body)
+        message["wherry"] = {
+            "id": entry.id,
+            "attempt": delivery.attempt,
+            "headers": entry.headers or {},
+        }
+        return message
+
+    def finish(self, lane: Lane, delivery: Delivery) -> None:
+        """Queue the commit of a delivery.
+
+        Raises:
+            MessageError: the durable state cannot be packed or is too large.
+        """
+        track = cast("Track", lane.tracking)
+        entry = delivery.entry
+        change = self._change_of(lane, track) if self._config.durable_state else None
+        if change is not None and change.packed is not None:
+            track.packed, track.version = change.packed, entry.id if change.packed else ""
+        operation = Commit(
+            entry.id,
+            entry.scope_id,
+            delivery.replies,
+            entry.inbox,
+            change,
+            self.attempt_of(track, delivery) if entry.mark else "",
+            delivery.emitted,
+            delivery.replies_bytes + (len(change.packed or b"") if change else 0) + 128,
+        )
+        self.committer.put(track, operation)
+
+    def _change_of(self, lane: Lane, track: Track) -> StateChange:
+        instance = lane.instance
+        durable = instance.scope.get("durable") if instance is not None else None
+        if durable is not None and not isinstance(durable, dict):
+            raise MessageError(
+                f"scope['durable'] of {lane.scope_id!r} is no dict; change the dict, "
+                "or put another dict in its place"
+            )
+        packed = pack(durable, f"durable state of scope {lane.scope_id!r}") if durable else b""
+        if len(packed) > self._config.state_bytes:
+            raise MessageError(
+                f"durable state of scope {lane.scope_id!r} has {len(packed)} bytes, more than "
+                f"{self._config.state_bytes}; keep less, or raise state_bytes"
+            )
+        return StateChange(track.version, None if packed == track.packed else packed)
+
+    def attempt_of(self, track: Track, delivery: Delivery) -> str:
+        """``<epoch>.<run>`` of a delivery: no two runs of an entry share it."""
+        holding = track.holding
+        if not delivery.run:
+            holding.runs += 1
+            delivery.run = holding.runs
+        return f"{holding.ledger.epoch}.{delivery.run}"
+
+    def failed(self, lane: Lane, delivery: Delivery, error: BaseException) -> bool:
+        """Write a failed attempt down; whether the message is to be tried again."""
+        track = cast("Track", lane.tracking)
+        entry, reason = delivery.entry, _reason(error)
+        if delivery.attempt >= self._config.max_attempts:
+            trace = "".join(traceback.format_exception(error))[-ERROR_BYTES:]
+            operation = Bury(
+                entry.id,
+                entry.scope_id,
+                reason,
+                trace,
+                delivery.attempt,
+                entry.inbox,
+                delivery.emitted,
+                len(reason) + len(trace) + entry.size_bytes,
+            )
+            self.committer.put(track, operation)
+            return False
+        backoff_s = self._backoff_s(delivery.attempt)
+        track.not_before_s = self._clock.now_s() + backoff_s
+        row = {
+            "attempts": delivery.attempt,
+            "not_before": self._clock.redis_ms() + int(backoff_s * 1000),
+            "error": reason,
+        }
+        self.committer.put(track, Fail(entry.id, entry.scope_id, pack(row, "attempt"), 256))
+        _begin_anew(delivery)
+        delivery.attempt += 1
+        return True
+
+    def _backoff_s(self, attempt: int) -> float:
+        longest = min(
+            self._config.retry_backoff_max_s, self._config.retry_backoff_s * 2 ** (attempt - 1)
+        )
+        return longest * random.uniform(0.5, 1.0)
+
+    def interrupted(self, lane: Lane, delivery: Delivery) -> None:
+        """Give a delivery that was cut off to the scope's next lane, if there is to be one."""
+        track = cast("Track", lane.tracking)
+        if not track.holding.is_lost and not track.holding.ledger.is_draining:
+            _begin_anew(delivery)
+            lane.input_queue.put_back(delivery)
+
+    def ended(self, lane: Lane) -> None:
+        """Untie a lane from its track."""
+        track = cast("Track | None", lane.tracking)
+        if track is not None and track.lane is lane:
+            track.lane = None
+            track.holding.drop_if_unused(track)
+
+
+def _begin_anew(delivery: Delivery) -> None:
+    delivery.replies = []
+    delivery.replies_bytes = 0
+    delivery.emitted = 0
+    delivery.is_streamed = False
+    delivery.run = 0
+
+
+def _reason(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return text.encode()[:ERROR_BYTES].decode("utf-8", "ignore")

@@ -1,0 +1,287 @@
+"""Worker: the composition root; builds the parts, nests their lives, drains and stops.
+
+One message's way: reader -> router -> inbox of the scope's lane -> ``receive()`` ... ``send()``
+-> `Worker.application_send` -> outbox -> committer -> reply stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, cast
+
+from .broker.commits import Retention
+from .broker.connect import Link, Store, open_store
+from .broker.leases import Leases, renew_held
+from .broker.scripts import Scripts, fit_scripts
+from .broker.streams import Meta, check_eviction, open_namespace
+from .broker.wire import Keys
+from .config import Config
+from .engine.leases import Balance
+from .errors import ScopeClosed, StoreError, StoreRefused, StoreUnavailable
+from .hooks import Hooks
+from .model import Application, Message, Partition, Token
+from .runtime.clock import Clock
+from .runtime.committer import Committer
+from .runtime.duties import Duties
+from .runtime.handoff import HandOff
+from .runtime.holding import Holdings
+from .runtime.lifespan import Lifespan
+from .runtime.loader import Loader
+from .runtime.membership import Membership
+from .runtime.outbox import Outbox
+from .runtime.pool import Pool
+from .runtime.reader import Reader, Reads
+from .runtime.renewal import Renewal
+from .runtime.router import Router
+from .runtime.server import StatelessServer, first_error
+from .runtime.settlement import Settlement
+from .runtime.tracked import Tracked
+
+
+@dataclass(slots=True, eq=False)
+class _Links:
+    """Connections of one run; each kind of traffic has its own."""
+
+    read: Link
+    write: Link
+    command: Link
+
+    async def aclose(self) -> None:
+        for link in (self.read, self.write, self.command):
+            await link.aclose()
+
+
+@dataclass(slots=True, eq=False)
+class _Parts:
+    """What lives during one run."""
+
+    committer: Committer
+    loader: Loader
+    outbox: Outbox
+    reader: Reader
+    membership: Membership
+    renewal: Renewal | None
+    handoff: HandOff
+    leases: Leases
+
+
+class Worker(StatelessServer):
+    """Carries messages between Redis Streams and an ASGI application.
+
+    `handle` reads and routes, `application_send` takes what instances send; both may be
+    overridden and call ``super()``. What user code puts into a queue by hand is untracked: it is
+    tried once and lost with the process.
+
+    Attributes:
+        worker_id: unique name of this process in the fleet.
+        has_drained: after a run, whether every running message could finish.
+    """
+
+    application_checker_interval = 5.0
+
+    def __init__(
+        self,
+        application: Application,
+        store: Store | str,
+        config: Config | None = None,
+        *,
+        hooks: Hooks | None = None,
+    ) -> None:
+        """Serve an application.
+
+        Args:
+            application: ASGI 3 or ASGI 2; gets scopes of type ``channel``.
+            store: an open store, or its URL.
+            config: all settings.
+            hooks: where to report; the logger ``wherry`` by default.
+
+        Raises:
+            ConfigError: the URL is none that Wherry knows.
+        """
+        self._config = config or Config()
+        super().__init__(application, self._config.max_applications)
+        self._hooks = hooks or self._hooks
+        self._store = open_store(store) if isinstance(store, str) else store
+        self._holdings = Holdings()
+        self._clock = Clock()
+        self._tracked = Tracked(self._config, self._holdings, self._clock)
+        self._use_pool(Pool(self, self._tracked, self._hooks, self._config.end_timeout_s))
+        self._parts: _Parts | None = None
+        self._stop = asyncio.Event()
+        self.has_drained = True
+        self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+    async def arun(self) -> None:
+        """Work until `request_stop`; everything is handed on when it returns.
+
+        Raises:
+            StartupFailed: the application's lifespan failed.
+            StoreUnavailable: Redis cannot be reached at start.
+            StoreRefused: Redis refuses the login or a command at start.
+            StoreIncompatible: this namespace, or this server, cannot be used.
+        """
+        self._stop.clear()
+        timeout_s = self._config.socket_timeout_s
+        links = _Links(*(self._store.link(answer_timeout_s=timeout_s) for _ in range(3)))
+        try:
+            scripts = await fit_scripts(links.command, memory=self._store.is_memory)
+            await check_eviction(links.command)
+            keys = Keys(self._config.namespace)
+            meta = await open_namespace(links.command, keys, self._config.partitions)
+            self._holdings.partitions = meta.partitions
+            async with Lifespan(self.application, self._config, self._hooks) as lifespan:
+                self._tracked.lifespan_state = lifespan.state
+                parts = self._parts = self._build(links, scripts, keys, meta)
+                await self._serve(parts)
+        except BaseExceptionGroup as group:
+            raise first_error(group) from None
+        finally:
+            self._parts = None
+            await links.aclose()
+
+    def _build(self, links: _Links, scripts: Scripts, keys: Keys, meta: Meta) -> _Parts:
+        config, holdings, hooks, clock = self._config, self._holdings, self._hooks, self._clock
+        reads = Reads()
+        settlement = Settlement(holdings, self._pool, reads, hooks, config.scope_waiting)
+        committer = Committer(
+            links.write, scripts.commit, keys, _retention(config), hooks, settlement.settle
+        )
+        loader = Loader(links.command, keys, hooks)
+        settlement.committer, settlement.refill = committer, loader.refill
+        self._tracked.committer, self._tracked.states = committer, loader
+        router = Router(config, self, committer, clock, hooks)
+        loader.on_refill = router.refill
+        leases = Leases(
+            links.command,
+            scripts,
+            keys,
+            worker_id=self.worker_id,
+            ttl_ms=int(config.lease_s * 1000),
+            meta=meta,
+        )
+        handoff = HandOff(self._pool, holdings, committer, leases, clock, hooks)
+        renewal: Renewal | None = None
+
+        async def renew(held: Sequence[tuple[Partition, Token]]) -> None:
+            if renewal is not None:
+                renewal.held = tuple(held)
+            elif held:
+                # In memory there is one process and one loop: a thread would guard nothing.
+                kept = await renew_held(
+                    links.command, scripts.renew, keys, held, int(config.lease_s * 1000)
+                )
+                duties.lost([one for one, is_kept in zip(held, kept, strict=True) if not is_kept])
+
+        duties = Duties(
+            self._pool,
+            holdings,
+            settlement,
+            handoff,
+            renew,
+            config.drain_timeout_s,
+            {"host": socket.gethostname(), "pid": str(os.getpid()), "version": version("wherry")},
+        )
+        if not self._store.is_memory:
+            renewal = Renewal(
+                self._store, scripts.renew, keys, config, hooks, duties.lost, reads
+            )
+        return _Parts(
+            committer=committer,
+            loader=loader,
+            outbox=Outbox(config, committer, self._tracked.attempt_of, clock, hooks),
+            reader=Reader(
+                (links.read, links.command), keys, config, holdings, reads, router, duties, hooks
+            ),
+            membership=Membership(
+                duties, leases, config, holdings, Balance(self.worker_id), clock, hooks
+            ),
+            renewal=renewal,
+            handoff=handoff,
+            leases=leases,
+        )
+
+    async def _serve(self, parts: _Parts) -> None:
+        """Stop order is nesting order: readers, instances, committer, leases."""
+        async with asyncio.TaskGroup() as tasks:
+            to_the_end = [
+                tasks.create_task(parts.committer.run(), name="committer"),
+                tasks.create_task(parts.loader.run(), name="loader"),
+                tasks.create_task(self.application_checker(), name="checker"),
+                tasks.create_task(parts.membership.run(), name="membership"),
+            ]
+            if parts.renewal is not None:
+                to_the_end.append(tasks.create_task(parts.renewal.run(), name="renewal"))
+            reading = tasks.create_task(self.handle(), name="handle")
+            reading.add_done_callback(lambda _: self._stop.set())
+            self._hooks.life("worker started", worker=self.worker_id)
+            await self._stop.wait()
+            parts.membership.is_stopping = True
+            parts.membership.hint()
+            reading.cancel()
+            await parts.handoff.hand_off_all(self._config.drain_timeout_s)
+            await self._pool.end_all()
+            self.has_drained = not parts.handoff.has_cut_off
+            await self._leave(parts)
+            for task in to_the_end:
+                task.cancel()
+        self._hooks.life("worker stopped", worker=self.worker_id)
+
+    async def _leave(self, parts: _Parts) -> None:
+        try:
+            await parts.leases.leave()
+        except (StoreUnavailable, StoreRefused, StoreError) as error:
+            self._hooks.warn("the fleet could not be told of the end", reason=str(error))
+
+    async def ready(self) -> None:
+        """Wait until this worker is a member of the fleet and has looked for partitions.
+
+        Call it beside `arun`; it does not end if that fails before.
+        """
+        while self._parts is None:
+            await asyncio.sleep(0.01)
+        await self._parts.membership.joined.wait()
+
+    def request_stop(self) -> None:
+        """Ask for the end, in the loop's thread: the first call drains, the second hurries."""
+        if self._stop.is_set() and self._parts is not None:
+            self._hooks.life("running messages are cut off", worker=self.worker_id)
+            self._parts.handoff.hurry()
+        elif not self._stop.is_set():
+            self._hooks.life(
+                "draining; a second signal cuts running messages off", worker=self.worker_id
+            )
+            self._stop.set()
+
+    async def handle(self) -> None:
+        """Read the partitions held and route each message to its scope's instance."""
+        if self._parts is None:
+            raise RuntimeError("handle() runs within arun()")
+        await self._parts.reader.run()
+
+    async def application_send(self, scope: Any, message: Message) -> None:
+        """Take a reply, or an event for Wherry itself, from the instance of a scope.
+
+        Raises:
+            ScopeClosed: the instance has ended or its partition is no longer ours.
+            MessageError: no ASGI event, does not travel, or too large.
+            RepliesTooLarge: more is held for one message than may be.
+        """
+        scope_id = cast("dict[str, Any]", scope).get("scope_id")
+        lane = self._pool.find(scope_id, scope)
+        if lane is None or self._parts is None:
+            raise ScopeClosed(f"scope {scope_id!r} has no instance here")
+        await self._parts.outbox.send(lane, message)
+
+
+def _retention(config: Config) -> Retention:
+    return Retention(
+        reply_length=config.reply_length,
+        reply_ttl_ms=int(config.reply_ttl_s * 1000),
+        state_ttl_ms=int(config.state_ttl_s * 1000),
+    )

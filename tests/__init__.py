@@ -1,0 +1,1 @@
+"""Tests of Wherry; the directories below mirror ``src/wherry``."""

@@ -1,0 +1,1 @@
+"""Tests of ``wherry.broker``, on real servers."""

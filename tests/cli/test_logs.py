@@ -1,0 +1,70 @@
+"""Logs are lines: plain ones for people, JSON for machines, always of the logger wherry alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+from collections.abc import Iterator
+
+import pytest
+
+from wherry.cli.logs import configure_logs
+from wherry.hooks import Hooks
+
+LOGGER = logging.getLogger("wherry")
+
+
+@pytest.fixture(autouse=True)
+def restored_logger() -> Iterator[None]:
+    before = (LOGGER.level, LOGGER.propagate, LOGGER.disabled, list(LOGGER.handlers))
+    yield
+    LOGGER.level, LOGGER.propagate, LOGGER.disabled, LOGGER.handlers = before
+    LOGGER.setLevel(before[0])
+
+
+def fail(hooks: Hooks) -> None:
+    try:
+        raise ValueError("why\nso")
+    except ValueError as error:
+        hooks.failed("application raised", error, scope="a b")
+
+
+def test_json_lines_carry_data_and_traceback(capsys: pytest.CaptureFixture[str]):
+    configure_logs("info", json_lines=True)
+    hooks = Hooks()
+    hooks.life("ready", worker="w", count=3, value=b"x")
+    hooks.detail("not shown at info")
+    fail(hooks)
+    ready, failed = map(json.loads, capsys.readouterr().err.splitlines())
+    assert ready.pop("time").endswith("Z")
+    assert ready == {"level": "info", "event": "ready", "worker": "w", "count": 3, "value": "b'x'"}
+    assert (failed["error"], failed["scope"]) == ("ValueError: why\nso", "a b")
+    assert "in fail" in failed["traceback"]
+
+
+def test_data_cannot_replace_a_key_of_the_line(capsys: pytest.CaptureFixture[str]):
+    configure_logs("info", json_lines=True)
+    Hooks().life("ready", level=3, time=4)
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["event"]) == ("info", "ready")
+
+
+def test_plain_lines_show_data_and_traceback(capsys: pytest.CaptureFixture[str]):
+    configure_logs("debug", json_lines=False)
+    hooks = Hooks()
+    hooks.detail("ready", worker="w", count=3)
+    fail(hooks)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith(" DEBUG   ready  worker=w count=3")
+    assert lines[1].endswith(" ERROR   application raised  scope=a b")
+    assert lines[2].startswith("Traceback")
+
+
+def test_applications_logging_settings_do_not_silence_wherry(capsys: pytest.CaptureFixture[str]):
+    configure_logs("info", json_lines=True)
+    logging.config.dictConfig({"version": 1})  # switches off every logger it does not name
+    Hooks().life("lost")
+    configure_logs("info", json_lines=True)
+    Hooks().life("ready")
+    assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == ["ready"]

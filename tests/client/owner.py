@@ -1,0 +1,192 @@
+"""An owner of partitions that does by hand what a worker does: claim, read, emit, commit, bury."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgpack
+
+from wherry.broker.commits import (
+    Bury,
+    Call,
+    Commit,
+    Emit,
+    Operation,
+    Outcome,
+    Retention,
+    encode_call,
+    read_answers,
+)
+from wherry.broker.connect import Link, Store, open_store
+from wherry.broker.leases import Claimed, Leases
+from wherry.broker.scripts import Scripts, fit_scripts, is_unknown_script
+from wherry.broker.streams import open_namespace, read_streams
+from wherry.broker.wire import Keys, read_entry
+from wherry.errors import StoreError
+from wherry.model import ORIGIN, Entry, EntryId, Partition, ScopeId, partition_of
+
+
+class Owner:
+    """Owns whatever partition it is asked to serve; replies are dicts with a ``type``."""
+
+    def __init__(self, link: Link, scripts: Scripts, leases: Leases, keys: Keys, partitions: int):
+        self.link = link
+        self.keys = keys
+        self.partitions = partitions
+        self.retention = Retention(reply_length=1_000, reply_ttl_ms=3_600_000, state_ttl_ms=0)
+        self._scripts = scripts
+        self._leases = leases
+        self._claimed: dict[Partition, Claimed] = {}
+        self._emits = 0
+
+    def partition(self, scope: str) -> Partition:
+        return partition_of(scope, self.partitions)
+
+    def replies_key(self, scope: str) -> str:
+        return self.keys.replies(self.partition(scope), scope)
+
+    async def entries(self, scope: str, count: int = 1) -> list[Entry]:
+        """Wait until the scope's partition holds so many entries and return them."""
+        partition = self.partition(scope)
+        key = self.keys.entries(partition)
+        while True:
+            found = await read_streams(self.link, {key: ORIGIN}, count=5_000, block_ms=50)
+            entries = [
+                entry
+                for entry_id, flat in found.get(key, [])
+                if isinstance(entry := read_entry(partition, entry_id, flat, 2**20), Entry)
+            ]
+            if len(entries) >= count:
+                return entries
+
+    async def take_over(self, scope: str) -> None:
+        """Claim the partition anew, as after the death of its owner."""
+        partition = self.partition(scope)
+        claimed = await self._leases.claim(partition)
+        assert claimed is not None
+        self._claimed[partition] = claimed
+        self._emits = 0
+
+    def attempt(self, scope: str, attempt: int = 1) -> str:
+        return f"{self._claimed[self.partition(scope)].token.partition(':')[0]}.{attempt}"
+
+    async def commit(self, entry: Entry, *replies: dict[str, Any], first: int = 0) -> None:
+        """Finish an entry with its (last) replies, and the end mark if it asks for one."""
+        await self._claim(entry.scope_id)
+        operation = Commit(
+            entry.id,
+            entry.scope_id,
+            _pack(replies),
+            inbox=entry.inbox,
+            end=self.attempt(entry.scope_id) if entry.mark else "",
+            first=first,
+        )
+        await self._call(entry.scope_id, [operation])
+
+    async def emit(
+        self, cause: Entry | None, scope: str, *replies: dict[str, Any], first: int = 0
+    ) -> None:
+        """Write replies before the commit, or outside any message."""
+        await self._claim(scope)
+        self._emits += 1
+        operation = Emit(
+            self._emits,
+            cause.id if cause else "",
+            ScopeId(scope),
+            _pack(replies),
+            inbox=cause.inbox if cause else "",
+            attempt=self.attempt(scope) if cause else "",
+            first=first,
+        )
+        await self._call(scope, [operation])
+
+    async def bury(self, entry: Entry, reason: str) -> None:
+        await self._claim(entry.scope_id)
+        await self._call(
+            entry.scope_id, [Bury(entry.id, entry.scope_id, reason, inbox=entry.inbox)]
+        )
+
+    async def answer(self, scope: str, *replies: dict[str, Any], count: int = 1) -> None:
+        """Commit the next ``count`` entries of a scope's partition with these replies."""
+        for entry in (await self.entries(scope, count))[:count]:
+            await self.commit(entry, *replies)
+
+    async def reply_ids(self, scope: str) -> list[str]:
+        entries = await self.link.call("XRANGE", self.replies_key(scope), "-", "+")
+        return [entry_id.decode() for entry_id, _ in entries]
+
+    async def _claim(self, scope: str) -> None:
+        if self.partition(scope) not in self._claimed:
+            await self.take_over(scope)
+
+    async def _call(self, scope: str, operations: Sequence[Operation]) -> None:
+        claimed = self._claimed[self.partition(scope)]
+        call = Call(partition=claimed.partition, token=claimed.token, operations=operations)
+        command = encode_call(self._scripts.commit, self.keys, call, self.retention)
+        try:
+            answer = await self.link.call(*command)
+        except StoreError as error:
+            assert is_unknown_script(error), error
+            answer = await self.link.call(*self._scripts.commit.whole(command))
+        assert read_answers(answer) == [(Outcome.DONE, "")] * len(operations)
+
+
+@asynccontextmanager
+async def owner(store: Store | str, namespace: str = "wherry") -> AsyncIterator[Owner]:
+    store = open_store(store) if isinstance(store, str) else store
+    link = store.link()
+    keys = Keys(namespace)
+    try:
+        meta = await open_namespace(link, keys, None)
+        scripts = await fit_scripts(link, memory=store.is_memory)
+        leases = Leases(
+            link,
+            scripts,
+            keys,
+            worker_id="by-hand",
+            ttl_ms=60_000,
+            meta=meta,
+        )
+        yield Owner(link, scripts, leases, keys, meta.partitions)
+    finally:
+        await link.aclose()
+
+
+async def add_reply(
+    link: Link, key: str, number: int, *options: str, cause: str = "1-0", entry_id: str = "*"
+) -> EntryId:
+    """Append a reply as it stands in the stream; options such as ``MAXLEN = 3`` go to XADD."""
+    packed = msgpack.packb({"type": "reply", "number": number})
+    answer = await link.call(
+        "XADD", key, *options, entry_id, "m", packed, "i", cause, "n", number, "s", "scope"
+    )
+    return EntryId(answer.decode())
+
+
+async def commands_sent(link: Link) -> dict[str, int]:
+    """How often each command was called since the statistics were reset, scripts' own included."""
+    text = (await link.call("INFO", "commandstats")).decode()
+    lines = (line.split(":", 1) for line in text.splitlines() if line.startswith("cmdstat_"))
+    return {
+        name.removeprefix("cmdstat_").lower(): int(stats.split(",")[0].removeprefix("calls="))
+        for name, stats in lines
+    }
+
+
+async def until(condition: Any, within_s: float = 10.0) -> None:
+    """Return when a condition (plain or asynchronous) holds."""
+    async with asyncio.timeout(within_s):
+        while True:
+            held = condition()
+            if asyncio.iscoroutine(held):
+                held = await held
+            if held:
+                return
+            await asyncio.sleep(0.005)
+
+
+def _pack(replies: Sequence[dict[str, Any]]) -> list[bytes]:
+    return [msgpack.packb(reply) for reply in replies]

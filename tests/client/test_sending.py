@@ -1,0 +1,432 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgpack
+import pytest
+
+from tests.client.owner import commands_sent, owner, until
+from tests.servers import Server
+from tests.servers_plugin import StartServer
+from wherry.broker.connect import open_store
+from wherry.client import Client, Envelope
+from wherry.config import Config
+from wherry.errors import (
+    BacklogFull,
+    ClientClosed,
+    ConfigError,
+    MessageError,
+    StoreError,
+    StoreUnavailable,
+    WrongLoop,
+)
+from wherry.model import Entry, id_key, partition_of
+
+STORES = ["server", "memory"]
+
+
+@pytest.fixture(params=STORES)
+def url(request: pytest.FixtureRequest) -> str:
+    if request.param == "memory":
+        return f"memory://{request.node.name}"
+    return request.getfixturevalue("redis_url")
+
+
+def say(number: int) -> dict[str, object]:
+    return {"type": "say", "number": number}
+
+
+async def sent(url: str, scope: str, count: int) -> list[Entry]:
+    async with owner(url) as reader:
+        return await reader.entries(scope, count)
+
+
+async def test_every_option_of_a_message_reaches_the_worker(url: str):
+    before_ms = time.time() * 1000
+    async with Client(url) as client:
+        entry_id = await client.send(
+            "scope",
+            {"type": "say", "data": b"\x00", "text": "ä"},
+            channel="route",
+            scope_keys={"user": "ann", "age": 3},
+            headers={"traceparent": "00"},
+            message_id="m1",
+            inbox="box",
+            stream=True,
+            expires_s=60.0,
+        )
+    (entry,) = await sent(url, "scope", 1)
+    assert entry.id == entry_id
+    assert entry.message == {"type": "say", "data": b"\x00", "text": "ä"}
+    assert msgpack.unpackb(entry.scope_keys) == {"age": 3, "channel": "route", "user": "ann"}
+    assert entry.headers == {"traceparent": "00"}
+    assert (entry.message_id, entry.inbox, entry.mark) == ("m1", "box", 2)
+    assert before_ms + 60_000 - 1 <= entry.expires_unix_ms <= time.time() * 1000 + 60_000
+
+
+async def test_order_of_scope_keys_does_not_change_their_bytes(redis_url: str):
+    async with Client(redis_url) as client:
+        await client.send("scope", say(0), channel="c", scope_keys={"a": 1, "b": 2})
+        await client.send("scope", say(1), channel="c", scope_keys={"b": 2, "a": 1})
+    one, two = await sent(redis_url, "scope", 2)
+    assert one.scope_keys == two.scope_keys
+
+
+@pytest.mark.parametrize(
+    ("scope", "message", "options", "sentence"),
+    [
+        ("", say(0), {}, "missing or empty"),
+        ("~inbox", say(0), {}, "may not start with '~'"),
+        ("x" * 513, say(0), {}, "513 bytes"),
+        ("\ud800", say(0), {}, "not UTF-8"),
+        ("scope", {"no": "type"}, {}, "'type'"),
+        ("scope", {"type": "say", "value": float("nan")}, {}, "nan"),
+        ("scope", {"type": "say", "value": 2**64}, {}, "packed"),
+        ("scope", {"type": "say", "value": b"x" * 2**20}, {}, "bytes, more than"),
+        ("scope", say(0), {"scope_keys": {"state": {}}}, "may not set state"),
+        ("scope", say(0), {"scope_keys": {"type": "http"}}, "only 'channel'"),
+        ("scope", say(0), {"scope_keys": {1: 2}}, "not a str"),
+        ("scope", say(0), {"scope_keys": {"channel": "a"}, "channel": "b"}, "leave one out"),
+        ("scope", say(0), {"channel": ""}, "channel has 0 bytes"),
+        ("scope", say(0), {"message_id": ""}, "message_id has 0 bytes"),
+        ("scope", say(0), {"inbox": "x" * 513}, "inbox has 513 bytes"),
+        ("scope", say(0), {"expires_s": 0}, "above 0"),
+        ("scope", say(0), {"headers": {"a": object()}}, "headers cannot be packed"),
+    ],
+)
+async def test_what_cannot_be_sent_is_refused_without_connecting(
+    scope: str, message: dict[str, object], options: dict[str, object], sentence: str
+):
+    async with Client("redis://127.0.0.1:1") as client:
+        with pytest.raises(MessageError, match=sentence):
+            await client.send(scope, message, **options)  # pyright: ignore[reportArgumentType]
+
+
+async def test_concurrent_sends_share_writes(redis_url: str):
+    store = open_store(redis_url)
+    async with Client(store, partitions=4) as client:
+        await client.send("warm", say(0))  # the script is known from here on
+        link = store.link()
+        await link.call("CONFIG", "RESETSTAT")
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(client.send(f"s{n}", say(n))) for n in range(1_000)]
+        commands = await commands_sent(link)
+        await link.aclose()
+    assert commands["evalsha"] <= 2 * 4
+    assert commands["xadd"] == 1_000
+    assert len({(task.result(), n) for n, task in enumerate(tasks)}) == 1_000
+
+
+async def test_order_of_calls_is_order_of_entries(url: str):
+    async with Client(url) as client:
+        async with asyncio.TaskGroup() as group:
+            one = [group.create_task(client.send("scope", say(n))) for n in range(1_500)]
+            many = group.create_task(
+                client.send_many(("scope", say(n)) for n in range(1_500, 1_700))
+            )
+            last = group.create_task(client.send("scope", say(1_700)))
+    entries = await sent(url, "scope", 1_701)
+    assert [entry.message["number"] for entry in entries] == list(range(1_701))
+    ids = [*(task.result() for task in one), *many.result(), last.result()]
+    assert ids == [entry.id for entry in entries]
+    assert sorted(ids, key=id_key) == ids
+
+
+async def test_producer_waits_when_too_much_waits_to_be_written(start_server: StartServer):
+    server = start_server()
+    config = Config(in_flight=10, in_flight_per_partition=10)
+    async with Client(server.url, config=config) as client:
+        await client.send("scope", say(0))
+        server.pause()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(client.send("scope", say(n))) for n in range(1, 100)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert len(client._sender._waiting) <= 10
+            server.resume()
+        ids = [task.result() for task in tasks]
+    assert sorted(ids, key=id_key) == ids
+    entries = await sent(server.url, "scope", 100)
+    assert [entry.message["number"] for entry in entries] == list(range(100))
+
+
+async def test_full_partition_refuses_what_is_beyond_its_bound_and_only_that(url: str):
+    async with Client(url, partitions=8, config=Config(backlog=5)) as client:
+        other = next(f"o{n}" for n in range(99) if partition_of(f"o{n}", 8) != 0)
+        full = next(f"f{n}" for n in range(99) if partition_of(f"f{n}", 8) == 0)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(try_send(client, full, n)) for n in range(8)]
+            fine = group.create_task(client.send(other, say(0)))
+    results = [task.result() for task in tasks]
+    assert fine.result()
+    assert all(isinstance(one, str) for one in results[:5])
+    for error in results[5:]:
+        assert isinstance(error, BacklogFull)
+        assert (error.partition, error.backlog) == (0, 5)
+    entries = await sent(url, full, 5)
+    assert [entry.message["number"] for entry in entries] == list(range(5))
+
+
+async def try_send(client: Client, scope: str, number: int, **options: str) -> object:
+    try:
+        return await client.send(scope, say(number), **options)  # pyright: ignore[reportArgumentType]
+    except BacklogFull as error:
+        return error
+
+
+async def test_message_id_makes_sending_idempotent(url: str):
+    async with Client(url) as client, Client(url) as other:
+        first = await client.send("scope", say(0), message_id="m")
+        again = await other.send("scope", say(1), message_id="m")
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(one.send("scope", say(2), message_id="n"))
+                for one in (client, other) * 20
+            ]
+    assert first == again
+    assert len({task.result() for task in tasks}) == 1
+    assert [entry.message["number"] for entry in await sent(url, "scope", 2)] == [0, 2]
+
+
+async def test_known_message_id_is_answered_although_the_partition_is_full(url: str):
+    async with Client(url, config=Config(backlog=1)) as client:
+        first = await client.send("scope", say(0), message_id="m")
+        results = await asyncio.gather(
+            try_send(client, "scope", 1), try_send(client, "scope", 0, message_id="m")
+        )
+    assert isinstance(results[0], BacklogFull)
+    assert results[1] == first
+
+
+async def test_message_id_is_forgotten_after_its_time(redis_url: str):
+    async with Client(redis_url, config=Config(dedup_ttl_s=0.05)) as client:
+        first = await client.send("scope", say(0), message_id="m")
+        link = open_store(redis_url).link()
+
+        async def is_forgotten() -> bool:
+            partition = partition_of("scope", 64)
+            return await link.call("EXISTS", f"{{wherry:{partition}}}:sent:m") == 0
+
+        await until(is_forgotten)
+        assert await client.send("scope", say(0), message_id="m") != first
+        await link.aclose()
+
+
+async def test_send_after_an_unknown_outcome(start_server: StartServer):
+    """The server carries the writes out, but its answers do not arrive in time."""
+    server = start_server(append_only=True)
+    config = Config(block_s=0.1, socket_timeout_s=0.3)
+    async with Client(server.url, config=config) as client:
+        await client.send("scope", say(0))
+        server.pause()
+        with pytest.raises(StoreUnavailable, match="may or may not have been appended"):
+            await client.send("scope", say(1))
+        sending = asyncio.create_task(client.send("scope", say(2), message_id="m"))
+        await until(lambda: client._sender._task is not None)
+        await asyncio.sleep(0.5)  # at least one try has run into its time limit
+        server.resume()
+        entry_id = await sending
+        assert entry_id == await client.send("scope", say(2), message_id="m")
+    entries = await sent(server.url, "scope", 3)
+    assert [entry.message["number"] for entry in entries] == [0, 1, 2]
+
+
+async def test_message_id_outlasts_a_restart_of_the_server(start_server: StartServer):
+    server = start_server(append_only=True)
+    async with Client(server.url) as client:
+        await client.send("scope", say(0))
+        server.stop()
+        sending = asyncio.create_task(client.send("scope", say(1), message_id="m"))
+        await until(lambda: client._sender._task is not None)
+        with pytest.raises(StoreUnavailable):
+            await Client(server.url).send("scope", say(9))
+        assert not sending.done()
+        server.start()
+        await sending
+    entries = await sent(server.url, "scope", 2)
+    assert [entry.message["number"] for entry in entries] == [0, 1]
+
+
+async def test_script_forgotten_by_the_server_is_sent_again(redis_server: Server):
+    async with Client(redis_server.url) as client:
+        await client.send("scope", say(0))
+        redis_server.command("SCRIPT", "FLUSH")
+        ids = await client.send_many((f"s{n}", say(n)) for n in range(100))
+    assert len(ids) == 100
+
+
+async def test_send_many_returns_ids_in_the_order_given(url: str):
+    async with Client(url, partitions=2) as client:
+        items = [(f"s{n % 7}", say(n)) for n in range(5_000)]
+        ids = await client.send_many(items)
+    async with owner(url) as reader:
+        entries = {
+            entry.id: entry.message["number"]
+            for scope in ("s0", "s1", "s2", "s3", "s4", "s5", "s6")
+            for entry in await reader.entries(scope)
+            if entry.scope_id == scope
+        }
+    numbers = {(n % 7, n) for n in range(5_000)}
+    assert len(ids) == 5_000 == len(numbers)
+    by_scope = [n for n, entry_id in enumerate(ids) if entries.get(entry_id) == n]
+    assert len(by_scope) >= 4_900  # ids of different partitions may be equal
+
+
+async def test_send_many_says_what_was_accepted_when_a_partition_is_full(url: str):
+    async with Client(url, partitions=8, config=Config(backlog=3)) as client:
+        full = next(f"f{n}" for n in range(99) if partition_of(f"f{n}", 8) == 0)
+        rest = [f"o{n}" for n in range(99) if partition_of(f"o{n}", 8) != 0][:10]
+        items = [(full, say(n)) for n in range(5)] + [(scope, say(0)) for scope in rest]
+        items += [(full, say(5))]
+        with pytest.raises(BacklogFull) as refused:
+            await client.send_many(items)
+    accepted = refused.value.accepted
+    assert [entry_id is not None for entry_id in accepted] == [True] * 3 + [False] * 2 + [
+        True
+    ] * 10 + [False]
+    entries = await sent(url, full, 3)
+    assert [entry.id for entry in entries] == accepted[:3]
+
+
+async def test_nothing_overtakes_a_refused_message_of_its_send_many(redis_url: str):
+    """Room that comes while a long send_many runs is not used behind a refused message."""
+    store = open_store(redis_url)
+    async with Client(store, partitions=1, config=Config(backlog=1_500)) as client:
+        async with owner(store) as reader:
+
+            def messages():
+                for n in range(6_000):
+                    yield ("scope", say(n))
+
+            sending = asyncio.create_task(client.send_many(messages()))
+            await reader.entries("scope", 1_500)
+            await reader.link.call("XTRIM", reader.keys.entries(reader.partition("scope")),
+                                   "MAXLEN", 0)
+            with pytest.raises(BacklogFull) as refused:
+                await sending
+    flags = [entry_id is not None for entry_id in refused.value.accepted]
+    assert len(flags) == 6_000
+    assert flags == sorted(flags, reverse=True)
+
+
+async def test_send_many_stops_at_a_message_that_cannot_be_sent(url: str):
+    async with Client(url) as client:
+        with pytest.raises(MessageError, match="'type'") as refused:
+            await client.send_many([("scope", say(0)), ("scope", {}), ("scope", say(2))])
+    (accepted,) = refused.value.accepted
+    assert [entry.id for entry in await sent(url, "scope", 1)] == [accepted]
+
+
+async def test_send_many_takes_envelopes(url: str):
+    async with Client(url) as client:
+        envelope = Envelope(scope_id="scope", message=say(0), message_id="m", stream=True)
+        one, two = await client.send_many([envelope, envelope])
+    assert one == two
+    (entry,) = await sent(url, "scope", 1)
+    assert entry.mark == 2
+
+
+async def test_send_many_of_nothing_needs_no_store():
+    async with Client("redis://127.0.0.1:1") as client:
+        assert await client.send_many([]) == []
+
+
+async def test_store_that_is_not_there():
+    async with Client("redis://127.0.0.1:1") as client:
+        with pytest.raises(StoreUnavailable, match="127.0.0.1:1.*was not appended"):
+            await client.send("scope", say(0))
+        with pytest.raises(StoreUnavailable) as failed:
+            await client.send_many([("scope", say(0)), ("scope", say(1))])
+        assert failed.value.accepted == [None, None]
+
+
+async def test_key_of_the_wrong_type_is_an_error_of_its_partition_only(redis_server: Server):
+    async with Client(redis_server.url, partitions=2) as client:
+        bad = next(f"s{n}" for n in range(99) if partition_of(f"s{n}", 2) == 0)
+        good = next(f"s{n}" for n in range(99) if partition_of(f"s{n}", 2) == 1)
+        redis_server.command("SET", "{wherry:0}:in", "x")
+        results = await asyncio.gather(
+            client.send(bad, say(0)), client.send(good, say(0)), return_exceptions=True
+        )
+    assert isinstance(results[0], StoreError)
+    assert "WRONGTYPE" in str(results[0])
+    assert isinstance(results[1], str)
+
+
+async def test_partition_count_of_the_namespace_is_adopted(url: str):
+    async with Client(url, partitions=3) as one, Client(url) as two:
+        await one.send("scope", say(0))
+        await two.send("scope", say(1))
+    async with owner(url) as reader:
+        assert reader.partitions == 3
+        assert len(await reader.entries("scope", 2)) == 2
+
+
+def test_wrong_settings_are_refused_at_once():
+    with pytest.raises(ConfigError, match="namespace"):
+        Client("memory://", namespace="a b")
+    with pytest.raises(ConfigError, match="partitions"):
+        Client("memory://", partitions=0)
+
+
+def test_client_in_a_second_loop_names_the_remedy(redis_url: str):
+    client = Client(redis_url)
+    with asyncio.Runner() as runner:
+        runner.run(client.send("scope", say(0)))
+
+        async def elsewhere() -> None:
+            for use in (
+                client.send("scope", say(1)),
+                client.send_many([]),
+                client.request("scope", say(1)),
+                anext(client.replies("scope")),
+                anext(client.request_stream("scope", say(1))),
+                client.aclose(),
+            ):
+                with pytest.raises(WrongLoop, match="one Client for each loop.*SyncClient"):
+                    await use
+
+        with asyncio.Runner() as other:
+            other.run(elsewhere())
+        runner.run(client.aclose())
+
+
+async def test_closed_client_is_of_no_use_and_leaves_nothing(redis_url: str):
+    client = Client(redis_url)
+    pending = asyncio.create_task(client.send("scope", say(0)))
+    await asyncio.sleep(0)
+    await client.aclose()
+    await client.aclose()
+    assert isinstance(await asyncio.gather(pending, return_exceptions=True), list)
+    with pytest.raises(ClientClosed):
+        await client.send("scope", say(1))
+
+
+async def test_what_waits_is_written_before_the_client_closes(redis_url: str):
+    async with Client(redis_url) as client:
+        await client.send("scope", say(0))
+        tasks = [asyncio.create_task(client.send("scope", say(n))) for n in range(1, 50)]
+        await asyncio.sleep(0)
+    ids = [await task for task in tasks]
+    assert len(ids) == 49
+    assert len(await sent(redis_url, "scope", 50)) == 50
+
+
+async def test_cancelled_send_that_waits_is_not_sent(start_server: StartServer):
+    server = start_server()
+    async with Client(server.url) as client:
+        await client.send("scope", say(0))
+        server.pause()
+        first = asyncio.create_task(client.send("scope", say(1)))
+        await until(lambda: client._sender._task is not None and not client._sender._waiting)
+        second = asyncio.create_task(client.send("scope", say(2)))
+        third = asyncio.create_task(client.send("scope", say(3)))
+        await until(lambda: len(client._sender._waiting) == 2)
+        second.cancel()
+        server.resume()
+        await asyncio.gather(first, third)
+        with pytest.raises(asyncio.CancelledError):
+            await second
+    entries = await sent(server.url, "scope", 3)
+    assert [entry.message["number"] for entry in entries] == [0, 1, 3]
