@@ -113,6 +113,7 @@ class Worker(StatelessServer):
         self._tracked = Tracked(self._config, self._holdings, self._clock)
         self._use_pool(Pool(self, self._tracked, self._hooks, self._config.end_timeout_s))
         self._parts: _Parts | None = None
+        self._started = asyncio.Event()
         self._stop = asyncio.Event()
         self.has_drained = True
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
@@ -138,11 +139,13 @@ class Worker(StatelessServer):
             async with Lifespan(self.application, self._config, self._hooks) as lifespan:
                 self._tracked.lifespan_state = lifespan.state
                 parts = self._parts = self._build(links, scripts, keys, meta)
+                self._started.set()
                 await self._serve(parts)
         except BaseExceptionGroup as group:
             raise first_error(group) from None
         finally:
             self._parts = None
+            self._started.clear()
             await links.aclose()
 
     def _build(self, links: _Links, scripts: Scripts, keys: Keys, meta: Meta) -> _Parts:
@@ -188,15 +191,13 @@ class Worker(StatelessServer):
             {"host": socket.gethostname(), "pid": str(os.getpid()), "version": version("wherry")},
         )
         if not self._store.is_memory:
-            renewal = Renewal(
-                self._store, scripts.renew, keys, config, hooks, duties.lost, reads
-            )
+            renewal = Renewal(self._store, scripts.renew, keys, config, hooks, duties.lost, reads)
         return _Parts(
             committer=committer,
             loader=loader,
             outbox=Outbox(config, committer, self._tracked.attempt_of, clock, hooks),
             reader=Reader(
-                (links.read, links.command), keys, config, holdings, reads, router, duties, hooks
+                (links.read, links.command), config, holdings, reads, router, duties, hooks
             ),
             membership=Membership(
                 duties, leases, config, holdings, Balance(self.worker_id), clock, hooks
@@ -243,9 +244,9 @@ class Worker(StatelessServer):
 
         Call it beside `arun`; it does not end if that fails before.
         """
-        while self._parts is None:
-            await asyncio.sleep(0.01)
-        await self._parts.membership.joined.wait()
+        await self._started.wait()
+        if self._parts is not None:
+            await self._parts.membership.joined.wait()
 
     def request_stop(self) -> None:
         """Ask for the end, in the loop's thread: the first call drains, the second hurries."""

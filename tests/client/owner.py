@@ -65,9 +65,7 @@ class Owner:
     async def take_over(self, scope: str) -> None:
         """Claim the partition anew, as after the death of its owner."""
         partition = self.partition(scope)
-        claimed = await self._leases.claim(partition)
-        assert claimed is not None
-        self._claimed[partition] = claimed
+        (self._claimed[partition],) = await self._leases.claim([partition])
         self._emits = 0
 
     def attempt(self, scope: str, attempt: int = 1) -> str:
@@ -135,12 +133,12 @@ class Owner:
 
 
 @asynccontextmanager
-async def owner(store: Store | str, namespace: str = "wherry") -> AsyncIterator[Owner]:
+async def owner(store: Store | str, *, partitions: int | None = None) -> AsyncIterator[Owner]:
     store = open_store(store) if isinstance(store, str) else store
     link = store.link()
-    keys = Keys(namespace)
+    keys = Keys("wherry")
     try:
-        meta = await open_namespace(link, keys, None)
+        meta = await open_namespace(link, keys, partitions)
         scripts = await fit_scripts(link, memory=store.is_memory)
         leases = Leases(
             link,

@@ -84,7 +84,7 @@ class Processes:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *arguments),
             cwd=ROOT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"} | (env or {}),
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=STDOUT,

@@ -157,7 +157,7 @@ async def test_an_answer_is_whole_after_the_connection_was_cut(redis_url: str):
 
 @pytest.mark.limit_s(60)
 async def test_an_answer_is_whole_after_its_worker_was_killed(redis_url: str):
-    async with site(redis_url, workers=2) as (http, living):
+    async with site(redis_url, workers=2, env={"CHAT_WORD_S": "0.03"}) as (http, living):
         browser = Browser(http, "killed")
         cause = await browser.ask()
         await browser.read_words(10)
@@ -171,7 +171,7 @@ async def test_an_answer_is_whole_after_its_worker_was_killed(redis_url: str):
 
 @pytest.mark.limit_s(60)
 async def test_an_open_page_is_told_that_its_answer_begins_anew(redis_url: str):
-    async with site(redis_url, workers=2) as (http, living):
+    async with site(redis_url, workers=2, env={"CHAT_WORD_S": "0.03"}) as (http, living):
         browser = Browser(http, "open")
         cause = await browser.ask()
         seen = 0
@@ -298,9 +298,9 @@ def test_events_carry_what_a_browser_needs():
 
 async def owner(url: str, scope_id: str, living: list[Running]) -> Running:
     """Return the worker that holds the lease of a scope's partition."""
-    async with redis.asyncio.Redis.from_url(url) as link:
+    async with redis.asyncio.Redis.from_url(url, decode_responses=True) as link:
         key = f"{{chat:{partition_of(scope_id, 64)}}}:lease"
-        name = (await link.hget(key, "owner") or b"").decode()
+        name = await link.hget(key, "owner")
     for worker in living:
         if await worker.worker_id() == name:
             return worker

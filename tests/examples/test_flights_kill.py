@@ -46,7 +46,8 @@ async def unfinished_of(link: redis.asyncio.Redis, worker_id: str) -> int:
     async with link.pipeline(transaction=False) as pipeline:
         for partition in range(PARTITIONS):
             tag = f"{{{NAMESPACE}:{partition}}}"
-            pipeline.hget(f"{tag}:lease", "owner").xlen(f"{tag}:in")
+            pipeline.hget(f"{tag}:lease", "owner")
+            pipeline.xlen(f"{tag}:in")
         found = await pipeline.execute()
     owned = zip(found[::2], found[1::2], strict=True)
     return sum(size for owner, size in owned if owner == worker_id.encode())

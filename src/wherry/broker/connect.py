@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import difflib
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import fakeredis
 import redis
 import redis.asyncio as aioredis
+import redis.exceptions as redis_errors
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.retry import Retry as SyncRetry
@@ -30,10 +31,26 @@ SCHEMES = ("redis", "rediss", "unix", "embedded", "memory")
 Argument = str | bytes | int
 Command = Sequence[Argument]
 
-_TRANSIENT = (
-    "LOADING BUSY READONLY TRYAGAIN CLUSTERDOWN MASTERDOWN MOVED ASK NOREPLICAS OOM MISCONF".split()
-)
+_TRANSIENT = [
+    "LOADING",
+    "BUSY",
+    "READONLY",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "MOVED",
+    "ASK",
+    "NOREPLICAS",
+    "OOM",
+    "MISCONF",
+]
 _CONNECT_TIMEOUT_S = 5.0
+
+# Redis-py leaves the keywords of these untyped.
+_async_pool = cast(
+    "Callable[..., aioredis.ConnectionPool]", cast("Any", aioredis.ConnectionPool).from_url
+)
+_sync_pool = cast("Callable[..., redis.ConnectionPool]", cast("Any", redis.ConnectionPool).from_url)
 
 _memory_servers: dict[str, fakeredis.FakeServer] = {}
 
@@ -41,20 +58,20 @@ _memory_servers: dict[str, fakeredis.FakeServer] = {}
 def map_error(error: Exception, where: str) -> WherryError:
     """The error of ours that stands for one of redis-py's; ``where`` is the URL to show."""
     text = str(error) or type(error).__name__
-    if isinstance(error, redis.exceptions.AuthenticationError):
+    if isinstance(error, redis_errors.AuthenticationError):
         return StoreRefused(
             f"Redis at {where} refuses the login: {text}; check user and password of the URL"
         )
-    if isinstance(error, redis.exceptions.AuthorizationError | redis.exceptions.NoPermissionError):
+    if isinstance(error, redis_errors.AuthorizationError | redis_errors.NoPermissionError):
         return StoreRefused(
             f"Redis at {where} refuses a command: {text}; grant it with ACL SETUSER"
         )
-    if isinstance(error, redis.exceptions.ConnectionError | redis.exceptions.TimeoutError | OSError):
+    if isinstance(error, redis_errors.ConnectionError | redis_errors.TimeoutError | OSError):
         return StoreUnavailable(f"Redis at {where} cannot be reached: {text}")
-    if text.startswith("NOAUTH") or text.startswith("WRONGPASS"):
+    if text.startswith(("NOAUTH", "WRONGPASS")):
         return StoreRefused(f"Redis at {where} wants a login: {text}; put it into the URL")
     if text.split(" ", 1)[0] in _TRANSIENT or isinstance(
-        error, redis.exceptions.ReadOnlyError | redis.exceptions.OutOfMemoryError
+        error, redis_errors.ReadOnlyError | redis_errors.OutOfMemoryError
     ):
         return StoreUnavailable(f"Redis at {where} cannot serve now: {text}")
     return StoreError(f"Redis at {where} answered: {text}")
@@ -106,7 +123,7 @@ class Link:
         try:
             await connection.send_command("CLIENT", "ID")
             self.client_id = int(await connection.read_response())
-        except redis.exceptions.ResponseError:
+        except redis_errors.ResponseError:
             self.client_id = None
 
     async def call(self, *command: Argument) -> Any:
@@ -114,7 +131,7 @@ class Link:
         try:
             with heeding_cancellation():
                 return await cast("Any", self._client).execute_command(*command)
-        except (redis.exceptions.RedisError, OSError) as error:
+        except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
 
     async def calls(self, commands: Sequence[Command]) -> list[Any]:
@@ -129,7 +146,7 @@ class Link:
         try:
             with heeding_cancellation():
                 answers = await pipeline.execute(raise_on_error=False)
-        except (redis.exceptions.RedisError, OSError) as error:
+        except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
         return [
             map_error(answer, self._where) if isinstance(answer, Exception) else answer
@@ -138,11 +155,11 @@ class Link:
 
     async def subscribe(self, channel: str) -> Subscription:
         """Listen to a pub/sub channel on a connection of its own."""
-        pubsub = cast("Any", self._client.pubsub())
+        pubsub = cast("Any", self._client).pubsub()
         try:
             with heeding_cancellation():
                 await pubsub.subscribe(channel)
-        except (redis.exceptions.RedisError, OSError) as error:
+        except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
         return Subscription(pubsub, self._where)
 
@@ -174,7 +191,7 @@ class Subscription:
                 )
                 if message is not None:
                     return
-        except (redis.exceptions.RedisError, OSError) as error:
+        except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
 
     async def aclose(self) -> None:
@@ -197,7 +214,7 @@ class SyncLink:
         """Send one command and return its answer; raises as `Link` does."""
         try:
             return cast("Any", self._client).execute_command(*command)
-        except (redis.exceptions.RedisError, OSError) as error:
+        except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
 
     def close(self) -> None:
@@ -245,7 +262,7 @@ class Store:
             client: aioredis.Redis = fakeredis.FakeAsyncRedis(server=self._memory, protocol=2)
             client.connection_pool.connection_kwargs["redis_connect_func"] = greet
         else:
-            pool = aioredis.ConnectionPool.from_url(
+            pool = _async_pool(
                 self._url,
                 protocol=2,
                 retry=Retry(NoBackoff(), 0),
@@ -264,7 +281,7 @@ class Store:
         """A blocking link with a connection of its own, for one thread."""
         if self._memory is not None:
             return SyncLink(fakeredis.FakeRedis(server=self._memory, protocol=2), self.where)
-        pool = redis.ConnectionPool.from_url(
+        pool = _sync_pool(
             self._url,
             protocol=2,
             retry=SyncRetry(NoBackoff(), 0),
@@ -296,8 +313,10 @@ def open_store(url: str, *, server_binary: str | None = None) -> Store:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES:
         near = difflib.get_close_matches(scheme, SCHEMES, n=1)
-        hint = f"did you mean {near[0]}://?" if near else "use " + ", ".join(
-            f"{name}://" for name in SCHEMES
+        hint = (
+            f"did you mean {near[0]}://?"
+            if near
+            else "use " + ", ".join(f"{name}://" for name in SCHEMES)
         )
         raise ConfigError(f"store URL {hide_password(url)!r} is not one that Wherry knows; {hint}")
     if scheme == "memory":
@@ -310,7 +329,7 @@ def open_store(url: str, *, server_binary: str | None = None) -> Store:
         store.where = f"embedded://{embedded.directory}"
         return store
     try:
-        aioredis.ConnectionPool.from_url(url)
+        _async_pool(url)
     except (ValueError, TypeError) as error:
         # Its text may hold a part of the password.
         why = "quote special letters of the password, %2F for /" if "@" in url else str(error)

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import StoreError
 from .connect import Argument, Command, Link
 
-_SOURCE = files(__package__).joinpath("lua")
+_SOURCE = files("wherry.broker").joinpath("lua")
 _ALLOW_OOM = "#!lua flags=allow-oom\n"
 
 

@@ -8,7 +8,7 @@ from typing import cast
 
 from ..config import DEFAULT_PARTITIONS
 from ..errors import StoreError, StoreIncompatible, StoreRefused, WherryError
-from ..model import EntryId, Outgoing, Partition, PartitionInfo, ScopeId
+from ..model import Outgoing, Partition, PartitionInfo, ScopeId
 from .connect import Argument, Command, Link
 from .leases import read_owners
 from .scripts import Script, run_many
@@ -47,9 +47,7 @@ async def read_streams(
     return {key.decode(): entries for key, entries in streams}
 
 
-async def fetch_entries(
-    link: Link, key: str, entry_ids: Sequence[str]
-) -> list[RawEntry | None]:
+async def fetch_entries(link: Link, key: str, entry_ids: Sequence[str]) -> list[RawEntry | None]:
     """Entries by id, None where there is none."""
     answers = await link.calls([("XRANGE", key, one, one) for one in entry_ids])
     found: list[RawEntry | None] = []
@@ -164,7 +162,7 @@ async def check_eviction(link: Link) -> None:
         info = cast("bytes", await link.call("INFO", "memory"))
     except (StoreError, StoreRefused):
         return
-    fields = dict(line.partition(b":")[::2] for line in info.splitlines())
+    fields = _read_info(info)
     policy = fields.get(b"maxmemory_policy", b"noeviction").decode()
     if policy != "noeviction" and fields.get(b"maxmemory", b"0") != b"0":
         raise StoreIncompatible(
@@ -267,5 +265,11 @@ class History:
             info = cast("bytes", await self._questions.call("INFO"))
         except (StoreError, StoreRefused):
             return None
-        fields = dict(line.partition(b":")[::2] for line in info.splitlines())
+        fields = _read_info(info)
         return b" ".join(fields.get(name, b"") for name in (b"run_id", b"master_replid")).decode()
+
+
+def _read_info(info: bytes) -> dict[bytes, bytes]:
+    """The fields of an INFO answer."""
+    pairs = (line.partition(b":") for line in info.splitlines())
+    return {name: value for name, _, value in pairs}

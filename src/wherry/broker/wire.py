@@ -6,6 +6,7 @@ Everything that turns a value of `wherry.model` into bytes, or bytes into a valu
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -102,7 +103,7 @@ def pack(value: object, what: str) -> bytes:
             a map key or an object that msgpack does not know. ``what`` names it in the text.
     """
     try:
-        data = cast("bytes", _packer.pack(value))
+        data = _packer.pack(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         _packer.reset()
         raise MessageError(
@@ -290,7 +291,9 @@ def _check_scope_keys(packed: bytes) -> None:
     if forbidden:
         raise ValueError(f"field 'c' may not set {', '.join(forbidden)}")
     if keys.get("type", "channel") != "channel":
-        raise ValueError(f"field 'c' asks for scope type {keys['type']!r}; only 'channel' is served")
+        raise ValueError(
+            f"field 'c' asks for scope type {keys['type']!r}; only 'channel' is served"
+        )
 
 
 def _read_number(fields: Mapping[bytes, bytes], name: bytes) -> int:
@@ -316,7 +319,7 @@ def _scope_id_problem(scope_id: str) -> str:
 
 def _refuse_odd_floats(value: object, what: str) -> None:
     if isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
+        if not math.isfinite(value):
             raise MessageError(f"{what} holds {value}, which JSON and many languages cannot read")
     elif isinstance(value, Mapping):
         for item in cast("Mapping[object, object]", value).values():

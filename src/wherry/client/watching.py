@@ -51,13 +51,21 @@ class _Read:
 
     Attributes:
         streams: what it covers.
-        cut: ends it by closing its connection, when rescheduled.
+        limit: ends it by closing its connection, when rescheduled.
+        is_cut: that was done.
         done: it has ended, in whichever way.
     """
 
     streams: frozenset[str]
-    cut: asyncio.Timeout
+    limit: asyncio.Timeout
+    is_cut: bool = False
     done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def cut(self) -> None:
+        """Close its connection now."""
+        if not self.is_cut and not self.done.is_set():
+            self.is_cut = True
+            self.limit.reschedule(asyncio.get_running_loop().time())
 
 
 class Watcher:
@@ -150,7 +158,7 @@ class Watcher:
         read = _Read(frozenset(cursors), asyncio.timeout(None))
         self._read = read
         try:
-            async with read.cut:
+            async with read.limit:
                 return await read_streams(
                     link,
                     cursors,
@@ -159,7 +167,7 @@ class Watcher:
                     before=self._source.before(),
                 )
         except TimeoutError:
-            if not read.cut.expired():
+            if not read.limit.expired():
                 raise
             await self._drop_link()
             return None
@@ -195,17 +203,11 @@ class Watcher:
         """End a read that blocks, and return when it has ended."""
         for _ in range(_UNBLOCK_TRIES):
             # It may not have reached the server yet: the next try goes a round trip later.
-            if not self._can_unblock or read.done.is_set() or await self._unblock():
+            if read.done.is_set() or (self._can_unblock and await self._unblock()):
                 break
         else:
-            self._cut(read)
-        if not self._can_unblock:
-            self._cut(read)
+            read.cut()
         await read.done.wait()
-
-    def _cut(self, read: _Read) -> None:
-        if not read.done.is_set():
-            read.cut.reschedule(asyncio.get_running_loop().time())
 
     async def _unblock(self) -> bool:
         opened = await self._session.opened()

@@ -102,9 +102,9 @@ class Holding:
 
     def drop_if_unused(self, track: Track) -> None:
         """Forget a track that has neither a lane nor anything under way."""
-        if track.lane is None and not track.outstanding and track.refilling is None:
-            if not self.deferred.has(track.scope_id):
-                self.tracks.pop(track.scope_id, None)
+        is_used = track.lane or track.outstanding or track.refilling is not None
+        if not is_used and not self.deferred.has(track.scope_id):
+            self.tracks.pop(track.scope_id, None)
 
 
 class Holdings:

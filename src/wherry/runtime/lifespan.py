@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from ..config import Config
 from ..errors import StartupFailed
@@ -34,7 +34,7 @@ class Lifespan:
         self._answer: asyncio.Future[Message] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Lifespan:
+    async def __aenter__(self) -> Self:
         """Run the start-up.
 
         Raises:

@@ -114,9 +114,7 @@ class Membership:
 
     async def _round(self, tasks: asyncio.TaskGroup) -> float:
         """One beat; returns the seconds until the next."""
-        beat = await self._leases.beat(
-            self._actions.describe(), int(self._config.lease_s * 1000)
-        )
+        beat = await self._leases.beat(self._actions.describe(), int(self._config.lease_s * 1000))
         self._clock.set(beat.redis_ms)
         await self._actions.held_changed()
         if self.is_stopping:
@@ -128,9 +126,7 @@ class Membership:
         self.joined.set()
         for holding in self._idlest(plan.shed):
             holding.ledger.is_draining = True
-            tasks.create_task(
-                self._actions.hand_off(holding), name=f"hand-off:{holding.partition}"
-            )
+            tasks.create_task(self._actions.hand_off(holding), name=f"hand-off:{holding.partition}")
         if plan.shed:
             self._holdings.changed.set()
         return self._wait_s(plan)

@@ -60,7 +60,6 @@ class Reader:
     def __init__(
         self,
         links: tuple[Link, Link],
-        keys: Keys,
         config: Config,
         holdings: Holdings,
         reads: Reads,
@@ -72,7 +71,6 @@ class Reader:
 
         Args:
             links: the reading one, and one for commands beside it.
-            keys: of the namespace.
             config: bounds.
             holdings: what to read.
             reads: counted here.
@@ -82,7 +80,7 @@ class Reader:
         """
         self._links = links
         self._history = History(*links)
-        self._keys = keys
+        self._keys = Keys(config.namespace)
         self._config = config
         self._holdings = holdings
         self._reads = reads

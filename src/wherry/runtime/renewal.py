@@ -106,9 +106,7 @@ class Renewal:
         except WherryError as error:
             self._hooks.detail("leases could not be renewed", reason=str(error))
             return
-        lost = [
-            one for one, kept in zip(held, cast("list[int]", answers), strict=True) if not kept
-        ]
+        lost = [one for one, kept in zip(held, cast("list[int]", answers), strict=True) if not kept]
         if lost:
             try:
                 loop.call_soon_threadsafe(self._on_lost, lost)

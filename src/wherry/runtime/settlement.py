@@ -8,6 +8,7 @@ partition is read again from its beginning, so that the scope goes on from what 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+
 from ..broker.commits import Bury, Commit, Emit, Operation, Outcome
 from ..hooks import Hooks
 from ..model import EntryId, ScopeId
@@ -123,9 +124,9 @@ class Settlement:
     def _rest(self, track: Track) -> None:
         """Something of a scope is acknowledged: it may have room, or be idle now."""
         lane, deferred = track.lane, track.holding.deferred
-        if deferred.count and deferred.has(track.scope_id):
-            if lane is None or len(lane.input_queue) < self._refill_below:
-                self.refill(track)
+        is_short = lane is None or len(lane.input_queue) < self._refill_below
+        if deferred.count and is_short and deferred.has(track.scope_id):
+            self.refill(track)
         if track.outstanding:
             return
         if lane is None:

@@ -16,7 +16,7 @@ from ..broker.commits import Bury, Commit, Fail, StateChange
 from ..broker.wire import pack, read_body, unpack
 from ..config import Config
 from ..errors import MessageError, StoreError
-from ..model import Message, ScopeId, partition_of
+from ..model import Message, ScopeId
 from .asgi import ASGI_VERSIONS
 from .clock import Clock
 from .committer import Committer
@@ -77,9 +77,7 @@ class Tracked:
         """Whether the lane's instance has the scope keys that the entry asks for."""
         track = cast("Track | None", lane.tracking)
         return (
-            track is None
-            or not isinstance(item, Delivery)
-            or item.entry.scope_keys == track.keys
+            track is None or not isinstance(item, Delivery) or item.entry.scope_keys == track.keys
         )
 
     def rest(self, lane: Lane) -> bool:
@@ -170,13 +168,14 @@ class Tracked:
 
     def _change_of(self, lane: Lane, track: Track) -> StateChange:
         instance = lane.instance
-        durable = instance.scope.get("durable") if instance is not None else None
+        durable: object = instance.scope.get("durable") if instance is not None else None
         if durable is not None and not isinstance(durable, dict):
             raise MessageError(
                 f"scope['durable'] of {lane.scope_id!r} is no dict; change the dict, "
                 "or put another dict in its place"
             )
-        packed = pack(durable, f"durable state of scope {lane.scope_id!r}") if durable else b""
+        state = cast("dict[str, Any] | None", durable)
+        packed = pack(state, f"durable state of scope {lane.scope_id!r}") if state else b""
         if len(packed) > self._config.state_bytes:
             raise MessageError(
                 f"durable state of scope {lane.scope_id!r} has {len(packed)} bytes, more than "
