@@ -144,6 +144,7 @@ class Worker(StatelessServer):
         except BaseExceptionGroup as group:
             raise first_error(group) from None
         finally:
+            await self._pool.end_all()
             self._parts = None
             self._started.clear()
             await links.aclose()

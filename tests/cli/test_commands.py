@@ -168,6 +168,30 @@ def test_drain_deadline_has_its_own_exit_code(project: Project):
         assert running.stop(signal.SIGTERM) == 6
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_third_signal_ends_a_worker_whose_application_keeps_the_loop_busy(
+    project: Project, loop: str
+):
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    project.write(
+        "spinning.py",
+        "import sys\nasync def app(scope, receive, send):\n    await receive()\n"
+        "    print('spinning', file=sys.stderr, flush=True)\n    while True: pass\n",
+    )
+    with project.start_worker("spinning:app", "--loop", loop, "--lifespan", "off") as running:
+        project.run("send", "a", HELLO)
+        running.wait_for("spinning")
+        running.process.send_signal(signal.SIGTERM)
+
+        def is_gone() -> bool:
+            running.process.send_signal(signal.SIGINT)
+            return running.process.poll() is not None
+
+        wait_until(is_gone, "the third signal kills", LIMIT_S)
+        assert running.process.returncode == -signal.SIGINT
+
+
 def in_flight(project: Project) -> int:
     return json.loads(project.run("status", "--json").stdout)["in_flight"]
 

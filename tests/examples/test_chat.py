@@ -45,6 +45,7 @@ class Browser:
         ends: last event of each answer that has ended.
         restarted: causes that began anew.
         last_id: what an EventSource sends when it reconnects.
+        ids: of all events that it was given, over all connections.
     """
 
     http: httpx.AsyncClient
@@ -53,6 +54,7 @@ class Browser:
     ends: dict[str, dict[str, Any]] = field(default_factory=dict)
     restarted: list[str] = field(default_factory=list)
     last_id: str = ""
+    ids: list[str] = field(default_factory=list)
 
     async def ask(self, text: str = QUESTION, key: str | None = None) -> str:
         headers = {"Idempotency-Key": key} if key else {}
@@ -98,7 +100,9 @@ class Browser:
         elif event.kind == "restarted":
             self.restarted.append(cause)
             self.texts[cause] = []
-        self.last_id = event.id or self.last_id
+        if event.id:
+            self.last_id = event.id
+            self.ids.append(event.id)
 
     async def read_words(self, count: int) -> None:
         """Read so many words, then cut the connection."""
@@ -150,6 +154,7 @@ async def test_an_answer_is_whole_after_the_connection_was_cut(redis_url: str):
         assert await browser.read_to_the_end(cause) == answer_to(1, QUESTION)
         assert browser.ends[cause]["stopped"] is False
         assert browser.restarted == []
+        assert len(browser.ids) == len(set(browser.ids))  # nothing was sent again
         # A browser that comes late is given the same.
         late = Browser(http, "cut")
         assert await late.read_to_the_end(cause) == answer_to(1, QUESTION)
@@ -164,6 +169,8 @@ async def test_an_answer_is_whole_after_its_worker_was_killed(redis_url: str):
         victim = await owner(redis_url, "chat:killed", living)
         await victim.end(signal.SIGKILL)
         assert await browser.read_to_the_end(cause) == answer_to(1, QUESTION)
+        assert browser.restarted == [cause]
+        assert len(browser.ids) == len(set(browser.ids))
         # The state was not written by the attempt that died: the next question is the second.
         second = await browser.ask("And then?")
         assert await browser.read_to_the_end(second) == answer_to(2, "And then?")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from ..broker.connect import Command, Link
@@ -19,6 +19,7 @@ from .session import Opened, Session
 from .tasks import Backoff
 
 _UNBLOCK_TRIES = 3
+_CUT_AGAIN_S = 0.05
 
 
 class Source(Protocol):
@@ -45,27 +46,24 @@ class Source(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Read:
     """A read that is under way.
 
     Attributes:
         streams: what it covers.
-        limit: ends it by closing its connection, when rescheduled.
-        is_cut: that was done.
-        done: it has ended, in whichever way.
+        task: does it.
     """
 
     streams: frozenset[str]
-    limit: asyncio.Timeout
-    is_cut: bool = False
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[dict[str, list[RawEntry]]]
 
-    def cut(self) -> None:
-        """Close its connection now."""
-        if not self.is_cut and not self.done.is_set():
-            self.is_cut = True
-            self.limit.reschedule(asyncio.get_running_loop().time())
+    async def cut(self) -> None:
+        """Close its connection, by cancelling it, and return when it has ended."""
+        while not self.task.done():
+            # asyncio.wait_for of Python 3.11, under which redis-py writes, may lose one of these.
+            self.task.cancel()
+            await asyncio.wait([self.task], timeout=_CUT_AGAIN_S)
 
 
 class Watcher:
@@ -106,7 +104,7 @@ class Watcher:
         if self._read is not None:
             await self._interrupt(self._read)
         if self._task is not None:
-            self._task.cancel()
+            self._task.cancel()  # it may wait for the store to come back
             await asyncio.wait([self._task])
         await self._drop_link()
 
@@ -155,25 +153,23 @@ class Watcher:
     async def _read_cut(self, cursors: Mapping[str, str]) -> dict[str, list[RawEntry]] | None:
         """The read itself; None if it was cut short."""
         link = self._link or await self._connect(await self._session.opened())
-        read = _Read(frozenset(cursors), asyncio.timeout(None))
-        self._read = read
+        work = read_streams(
+            link,
+            cursors,
+            count=self._count,
+            block_ms=int(self._session.config.block_s * 1000),
+            before=self._source.before(),
+        )
+        task = self._session.tasks.start(work, f"{self._name}:xread")
+        self._read = _Read(frozenset(cursors), task)
         try:
-            async with read.limit:
-                return await read_streams(
-                    link,
-                    cursors,
-                    count=self._count,
-                    block_ms=int(self._session.config.block_s * 1000),
-                    before=self._source.before(),
-                )
-        except TimeoutError:
-            if not read.limit.expired():
-                raise
-            await self._drop_link()
-            return None
+            await asyncio.wait([task])
         finally:
             self._read = None
-            read.done.set()
+        if not task.cancelled():
+            return task.result()
+        await self._drop_link()
+        return None
 
     async def _connect(self, opened: Opened) -> Link:
         link = self._link = opened.store.link(
@@ -203,11 +199,11 @@ class Watcher:
         """End a read that blocks, and return when it has ended."""
         for _ in range(_UNBLOCK_TRIES):
             # It may not have reached the server yet: the next try goes a round trip later.
-            if read.done.is_set() or (self._can_unblock and await self._unblock()):
+            if read.task.done() or (self._can_unblock and await self._unblock()):
                 break
         else:
-            read.cut()
-        await read.done.wait()
+            await read.cut()
+        await asyncio.wait([read.task])
 
     async def _unblock(self) -> bool:
         opened = await self._session.opened()

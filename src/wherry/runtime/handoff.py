@@ -19,6 +19,8 @@ from .holding import Holding, Holdings
 from .lane import Lane
 from .pool import Pool
 
+FLUSH_AT_LEAST_S = 2.0
+
 
 class HandOff:
     """Hands holdings on.
@@ -61,23 +63,49 @@ class HandOff:
             self._let_go(holding, lane)
             self._pool.end(lane, at_once=False)
         leaving = [lane for lane in self._pool.leaving if _belongs(lane, holding)]
-        await self._wait(leaving, self._clock.now_s() + limit_s)
+        until_s = self._clock.now_s() + limit_s
+        await self._wait(leaving, until_s)
         if holding.is_lost:
             return
         running = [lane for lane in leaving if not lane.future.done()]
         if running:
             self.has_cut_off = True
             await self._cut_off(running)
-        if any(not lane.future.done() for lane in running):
-            self._hooks.warn(
-                "an application does not end; its partition is left to its lease",
-                partition=holding.partition,
-            )
-            self._committer.discard(holding)
-            self._holdings.remove(holding)
+        stuck = [lane for lane in running if not lane.future.done()]
+        if stuck:
+            self._abandon(holding, stuck)
             return
-        await self._committer.flush(holding)
+        try:
+            async with asyncio.timeout(max(until_s - self._clock.now_s(), FLUSH_AT_LEAST_S)):
+                await self._committer.flush(holding)
+        except TimeoutError:
+            self.has_cut_off = True
+            self._give_up(holding, "what it did could not be written in time")
+            return
         await self._release(holding)
+
+    def _abandon(self, holding: Holding, stuck: Sequence[Lane]) -> None:
+        """An instance does not end: nobody in this process may have the partition meanwhile."""
+        avoided, partition = self._holdings.avoided, holding.partition
+        avoided.add(partition)
+        waiting = {lane.future for lane in stuck}
+
+        def ended(future: asyncio.Future[None]) -> None:
+            waiting.discard(future)
+            if not waiting:
+                avoided.discard(partition)
+
+        for lane in stuck:
+            lane.future.add_done_callback(ended)
+        self._give_up(holding, "an application does not end when it is cancelled")
+
+    def _give_up(self, holding: Holding, reason: str) -> None:
+        """Leave a partition to the end of its lease."""
+        self._hooks.warn(
+            "a partition is left to its lease", partition=holding.partition, reason=reason
+        )
+        self._committer.discard(holding)
+        self._holdings.remove(holding)
 
     def _let_go(self, holding: Holding, lane: Lane) -> None:
         """What waits in a lane stays in the stream."""

@@ -110,14 +110,16 @@ class Holding:
 class Holdings:
     """The partitions that this worker owns."""
 
-    __slots__ = ("_by_partition", "changed", "partitions")
+    __slots__ = ("_by_partition", "avoided", "changed", "partitions")
 
     def __init__(self) -> None:
         """Own nothing.
 
         ``changed`` is set when the set, or the room in it, has changed; ``partitions`` is the
-        count of the namespace, known once Redis was asked.
+        count of the namespace, known once Redis was asked; ``avoided`` are partitions that
+        this process must not claim, because an instance of theirs does not end.
         """
+        self.avoided: set[Partition] = set()
         self.partitions = 1
         self._by_partition: dict[Partition, Holding] = {}
         self.changed = asyncio.Event()

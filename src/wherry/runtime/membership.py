@@ -17,7 +17,6 @@ from ..engine.leases import Balance, Plan
 from ..engine.ledger import Ledger
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from ..hooks import Hooks
-from ..model import Partition
 from .clock import Clock
 from .holding import Holding, Holdings
 
@@ -47,7 +46,6 @@ class Membership:
     Attributes:
         joined: set after the first beat, survey and claim.
         is_stopping: nothing is claimed any more.
-        avoided: partitions that this process must not claim again.
     """
 
     def __init__(
@@ -63,7 +61,6 @@ class Membership:
         """Work with the worker's leases."""
         self.joined = asyncio.Event()
         self.is_stopping = False
-        self.avoided: set[Partition] = set()
         self._actions = actions
         self._leases = leases
         self._config = config
@@ -142,7 +139,7 @@ class Membership:
 
     async def _claim(self, plan: Plan) -> None:
         """Claim as many as are wanted; what somebody else took meanwhile is made up for."""
-        candidates = [one for one in plan.candidates if one not in self.avoided]
+        candidates = [one for one in plan.candidates if one not in self._holdings.avoided]
         wanted = plan.wanted
         while wanted > 0 and candidates and not self.is_stopping:
             asked, candidates = candidates[:wanted], candidates[wanted:]

@@ -233,9 +233,14 @@ class Pool:
             await room
 
     def leave(self, lane: Lane) -> None:
-        """See `wherry.runtime.lane.Host`."""
+        """See `wherry.runtime.lane.Host`.
+
+        The lane is taken out now and not only when its task is found done: nobody shall see a
+        task that is done, and whose error was told, and tell it once more.
+        """
         self._room.leave(lane)
-        self._idle.forget(lane)
+        self._forget(lane)
+        lane.input_queue.forward(lambda item: self._redirect(lane, item))
 
     async def prepare(self, lane: Lane) -> Instance:
         """See `wherry.runtime.lane.Host`."""
@@ -314,7 +319,8 @@ class Pool:
         )
 
     def _overflow(self, error: BaseException, details: Any) -> None:
-        self._hooks.failed("Exception inside application", error)
+        scope = str(details.scope_id) if isinstance(details, Lane) else "?"
+        self._hooks.failed("Exception inside application", error, scope=scope)
 
     async def end_all(self) -> None:
         """End all lanes and wait for them, at most the time that ending may take.

@@ -147,6 +147,8 @@ class Reader:
         free = config.in_flight - in_flight
         if free <= 0 or size >= config.in_flight_bytes or not self._gate.has_room():
             return {}, 0
+        # One entry for each stream is the least that can be asked for, so that the window may
+        # be passed by one for each partition; to leave streams out would starve them.
         readable = {
             holding: holding.ledger.rewinds
             for holding in self._holdings.all()

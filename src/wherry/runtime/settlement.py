@@ -7,7 +7,7 @@ partition is read again from its beginning, so that the scope goes on from what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from ..broker.commits import Bury, Commit, Emit, Operation, Outcome
 from ..hooks import Hooks
@@ -65,7 +65,11 @@ class Settlement:
     def _settle_odd(self, holding: Holding, odd: Sequence[Result]) -> None:
         """Let go of everything first: only then may the partition be read again."""
         dropped: dict[ScopeId, Track] = {}
-        bad: list[tuple[Track, EntryId, str]] = []
+        bad: dict[EntryId, tuple[Track, str]] = {}
+        for result in odd:
+            entry_id = _entry_of(result.operation)
+            if result.outcome is Outcome.BAD and entry_id:
+                bad.setdefault(entry_id, (result.track, result.reason))
         for result in odd:
             result.track.outstanding -= 1
             operation, track = result.operation, result.track
@@ -73,10 +77,8 @@ class Settlement:
             entry_id = _entry_of(operation)
             if result.outcome is Outcome.ALREADY and entry_id:
                 self._finish(holding, entry_id)
-            elif result.outcome is Outcome.BAD and entry_id:
-                bad.append((track, entry_id, result.reason))
-            elif isinstance(operation, Commit) and entry_id:
-                holding.ledger.forget(entry_id)
+            elif isinstance(operation, Commit) and operation.entry_id not in bad:
+                holding.ledger.forget(operation.entry_id)
             self._hooks.detail(
                 "a commit was not done",
                 partition=holding.partition,
@@ -85,15 +87,15 @@ class Settlement:
                 outcome=result.outcome.value,
             )
         for track in dropped.values():
-            self._drop(holding, track, keep=[entry_id for _, entry_id, _ in bad])
-        for track, entry_id, reason in bad:
+            self._drop(holding, track, keep=bad)
+        for entry_id, (track, reason) in bad.items():
             operation = Bury(entry_id, track.scope_id, reason)
             self.committer.put(holding.track(track.scope_id), operation)
         holding.deferred.clear()
         holding.ledger.rewind()
         self._holdings.changed.set()
 
-    def _drop(self, holding: Holding, track: Track, keep: Sequence[EntryId]) -> None:
+    def _drop(self, holding: Holding, track: Track, keep: Container[EntryId]) -> None:
         """End a scope's instance and let go of everything in hand for it."""
         in_hand: list[EntryId] = []
         for operation in self.committer.withdraw(holding, track.scope_id):
