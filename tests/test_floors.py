@@ -19,6 +19,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "wherry"
 TASKS_ALLOWED: dict[tuple[str, str], str] = {
     ("runtime/pool.py", "create_task"): "the supervisor of application tasks: an instance is asked"
     " for synchronously, outlives whoever asked, and is ended by the pool",
+    ("runtime/lifespan.py", "create_task"): "one application call that lives from the entry of"
+    " an async context to its exit, which ends and awaits it",
 }
 
 

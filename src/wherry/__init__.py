@@ -1,7 +1,56 @@
 """Wherry: ASGI applications as a fleet of stateless workers on Redis Streams."""
 
+from .client import Client, Envelope, RequestOptions, SendOptions, SyncClient
 from .config import Config
+from .errors import (
+    ApplicationError,
+    BacklogFull,
+    ConfigError,
+    MessageError,
+    MessageFailed,
+    RepliesTooLarge,
+    RepliesTrimmed,
+    RequestTimeout,
+    ScopeClosed,
+    StartupFailed,
+    StoreError,
+    StoreIncompatible,
+    StoreNotFound,
+    StoreRefused,
+    StoreUnavailable,
+    WherryError,
+    WrongLoop,
+)
+from .model import Reply, Restarted
 from .runtime.server import StatelessServer
 from .worker import Worker
 
-__all__ = ["Config", "StatelessServer", "Worker"]
+__all__ = [
+    "ApplicationError",
+    "BacklogFull",
+    "Client",
+    "Config",
+    "ConfigError",
+    "Envelope",
+    "MessageError",
+    "MessageFailed",
+    "RepliesTooLarge",
+    "RepliesTrimmed",
+    "Reply",
+    "RequestOptions",
+    "RequestTimeout",
+    "Restarted",
+    "ScopeClosed",
+    "SendOptions",
+    "StartupFailed",
+    "StatelessServer",
+    "StoreError",
+    "StoreIncompatible",
+    "StoreNotFound",
+    "StoreRefused",
+    "StoreUnavailable",
+    "SyncClient",
+    "WherryError",
+    "Worker",
+    "WrongLoop",
+]

@@ -10,14 +10,13 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, cast
 
 from .broker.commits import Retention
 from .broker.connect import Link, Store, open_store
-from .broker.leases import Leases, renew_held
+from .broker.leases import Leases
 from .broker.scripts import Scripts, fit_scripts
 from .broker.streams import Meta, check_eviction, open_namespace
 from .broker.wire import Keys
@@ -25,7 +24,7 @@ from .config import Config
 from .engine.leases import Balance
 from .errors import ScopeClosed, StoreError, StoreRefused, StoreUnavailable
 from .hooks import Hooks
-from .model import Application, Message, Partition, Token
+from .model import Application, Message
 from .runtime.clock import Clock
 from .runtime.committer import Committer
 from .runtime.duties import Duties
@@ -37,7 +36,7 @@ from .runtime.membership import Membership
 from .runtime.outbox import Outbox
 from .runtime.pool import Pool
 from .runtime.reader import Reader, Reads
-from .runtime.renewal import Renewal
+from .runtime.renewal import Renewal, RenewalInLoop
 from .runtime.router import Router
 from .runtime.server import StatelessServer, first_error
 from .runtime.settlement import Settlement
@@ -170,29 +169,18 @@ class Worker(StatelessServer):
             meta=meta,
         )
         handoff = HandOff(self._pool, holdings, committer, leases, clock, hooks)
-        renewal: Renewal | None = None
-
-        async def renew(held: Sequence[tuple[Partition, Token]]) -> None:
-            if renewal is not None:
-                renewal.held = tuple(held)
-            elif held:
-                # In memory there is one process and one loop: a thread would guard nothing.
-                kept = await renew_held(
-                    links.command, scripts.renew, keys, held, int(config.lease_s * 1000)
-                )
-                duties.lost([one for one, is_kept in zip(held, kept, strict=True) if not is_kept])
-
+        renewal = None
+        if not self._store.is_memory:
+            renewal = Renewal(self._store, scripts.renew, keys, config, hooks, reads)
         duties = Duties(
             self._pool,
             holdings,
             settlement,
             handoff,
-            renew,
+            renewal or RenewalInLoop(links.command, scripts.renew, keys, config),
             config.drain_timeout_s,
             {"host": socket.gethostname(), "pid": str(os.getpid()), "version": version("wherry")},
         )
-        if not self._store.is_memory:
-            renewal = Renewal(self._store, scripts.renew, keys, config, hooks, duties.lost, reads)
         return _Parts(
             committer=committer,
             loader=loader,

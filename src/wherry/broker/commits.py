@@ -162,22 +162,7 @@ def split_point(operations: Sequence[Operation]) -> int:
 
 def encode_call(script: Script, keys: Keys, call: Call, retention: Retention) -> Command:
     """The command that carries a call."""
-    partition = call.partition
-    names = [
-        keys.entries(partition),
-        keys.lease(partition),
-        keys.attempts(partition),
-        keys.dead(partition),
-    ]
-    numbers: dict[str, int] = {}
-
-    def number(name: str) -> int:
-        found = numbers.get(name)
-        if found is None:
-            names.append(name)
-            found = numbers[name] = len(names)
-        return found
-
+    encoder = _Encoder(keys, call.partition)
     arguments: list[Argument] = [
         call.token,
         "1" if call.is_resent else "0",
@@ -186,37 +171,64 @@ def encode_call(script: Script, keys: Keys, call: Call, retention: Retention) ->
         retention.state_ttl_ms,
     ]
     for operation in call.operations:
-        scope = operation.scope_id
+        arguments += encoder.encode(operation)
+    return script.command(encoder.names, arguments)
+
+
+class _Encoder:
+    """Encodes operations of one call; collects the keys that they name by number."""
+
+    __slots__ = ("_keys", "_numbers", "_partition", "names")
+
+    def __init__(self, keys: Keys, partition: Partition) -> None:
+        self._keys = keys
+        self._partition = partition
+        self._numbers: dict[str, int] = {}
+        self.names = [
+            keys.entries(partition),
+            keys.lease(partition),
+            keys.attempts(partition),
+            keys.dead(partition),
+        ]
+
+    def _number(self, name: str) -> int:
+        found = self._numbers.get(name)
+        if found is None:
+            self.names.append(name)
+            found = self._numbers[name] = len(self.names)
+        return found
+
+    def encode(self, operation: Operation) -> list[Argument]:
+        scope, partition = operation.scope_id, self._partition
         if isinstance(operation, Fail):
-            arguments += ("f", operation.entry_id, operation.row)
-            continue
-        out = number(keys.replies(partition, scope)) if scope else 0
-        inbox = number(keys.inbox(partition, operation.inbox)) if operation.inbox else 0
+            return ["f", operation.entry_id, operation.row]
+        out = self._number(self._keys.replies(partition, scope)) if scope else 0
+        inbox = operation.inbox and self._number(self._keys.inbox(partition, operation.inbox))
         if isinstance(operation, Commit):
-            arguments += ("c", operation.entry_id, scope, out, inbox)
-            state = operation.state
-            if state is None:
-                arguments.append(0)
-            else:
-                packed = state.packed
-                action = "" if packed is None else ("s" if packed else "d")
-                arguments += (
-                    number(keys.state(partition, scope)),
-                    action,
-                    state.expected,
-                    packed or b"",
-                )
-            arguments += (operation.end, operation.first, len(operation.replies))
-            arguments += operation.replies
-        elif isinstance(operation, Emit):
-            arguments += ("e", operation.number, operation.cause, scope, out, inbox)
-            arguments += (operation.attempt, operation.first, len(operation.replies))
-            arguments += operation.replies
-        else:
-            arguments += ("b", operation.entry_id, scope, out, inbox, operation.first)
-            arguments += (operation.reason, operation.traceback, operation.attempts)
-            arguments.append(1 if operation.is_kept else 0)
-    return script.command(names, arguments)
+            return [
+                *("c", operation.entry_id, scope, out, inbox or 0),
+                *self._encode_state(operation.state, scope),
+                *(operation.end, operation.first, len(operation.replies)),
+                *operation.replies,
+            ]
+        if isinstance(operation, Emit):
+            return [
+                *("e", operation.number, operation.cause, scope, out, inbox or 0),
+                *(operation.attempt, operation.first, len(operation.replies)),
+                *operation.replies,
+            ]
+        return [
+            *("b", operation.entry_id, scope, out, inbox or 0, operation.first),
+            *(operation.reason, operation.traceback, operation.attempts),
+            1 if operation.is_kept else 0,
+        ]
+
+    def _encode_state(self, state: StateChange | None, scope: ScopeId) -> list[Argument]:
+        if state is None:
+            return [0]
+        action = "" if state.packed is None else ("s" if state.packed else "d")
+        number = self._number(self._keys.state(self._partition, scope))
+        return [number, action, state.expected, state.packed or b""]
 
 
 def read_answers(answer: object) -> list[tuple[Outcome, str]] | None:

@@ -136,7 +136,7 @@ class Place:
             trimmed = 0 if page.length < kept.length else None
         if trimmed == 0:
             # A new life of the stream: the old one has expired, or was deleted before its time.
-            return _ms(page.first_id) - _ms(after) < kept.ttl_ms
+            return after != ORIGIN and _ms(page.first_id) - _ms(after) < kept.ttl_ms
         return trimmed is None or trimmed != self.number
 
     def advance(self, page: Page) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_CANCEL_AGAIN_S = 0.05
 
 
 class Tasks:
@@ -28,11 +29,12 @@ class Tasks:
 
     async def aclose(self) -> None:
         """Cancel all that still run and wait until they have ended."""
-        running = [task for task in self._running if task is not asyncio.current_task()]
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
+        while running := [task for task in self._running if task is not asyncio.current_task()]:
+            for task in running:
+                task.cancel()
+            # Again and again: asyncio.wait_for of Python 3.11, under which redis-py writes, may
+            # lose a cancellation.
+            await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
 
 
 class Backoff:

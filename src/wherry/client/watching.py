@@ -112,13 +112,13 @@ class Watcher:
         backoff = Backoff()
         try:
             while not self._is_stopping:
-                cursors = self._source.cursors()
-                if not cursors and not await self._tidy():
+                if self._source.cursors():
+                    if await self._read_once():
+                        backoff.reset()
+                    else:
+                        await backoff.wait()
+                elif not await self._tidy():
                     return
-                if cursors and await self._read_once(cursors):
-                    backoff.reset()
-                elif cursors:
-                    await backoff.wait()
         finally:
             self._task = None
 
@@ -135,10 +135,10 @@ class Watcher:
         await self._source.deliver({})
         return True
 
-    async def _read_once(self, cursors: Mapping[str, str]) -> bool:
+    async def _read_once(self) -> bool:
         """One read and its delivery; False if it failed."""
         try:
-            found = await self._read_cut(cursors)
+            found = await self._read_cut()
         except StoreUnavailable:
             await self._drop_link()
             self._source.doubt()
@@ -150,9 +150,13 @@ class Watcher:
             await self._source.deliver(found)
         return True
 
-    async def _read_cut(self, cursors: Mapping[str, str]) -> dict[str, list[RawEntry]] | None:
+    async def _read_cut(self) -> dict[str, list[RawEntry]] | None:
         """The read itself; None if it was cut short."""
         link = self._link or await self._connect(await self._session.opened())
+        # Asked for only now: from here to the start of the read nothing can change them.
+        cursors = self._source.cursors()
+        if self._is_stopping or not cursors:
+            return None
         work = read_streams(
             link,
             cursors,
@@ -161,9 +165,12 @@ class Watcher:
             before=self._source.before(),
         )
         task = self._session.tasks.start(work, f"{self._name}:xread")
-        self._read = _Read(frozenset(cursors), task)
+        read = self._read = _Read(frozenset(cursors), task)
         try:
             await asyncio.wait([task])
+        except asyncio.CancelledError:
+            await read.cut()
+            raise
         finally:
             self._read = None
         if not task.cancelled():

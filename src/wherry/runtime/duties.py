@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ..model import Partition, Token
 from .handoff import HandOff
 from .holding import Holding, Holdings
 from .pool import Pool
+from .renewal import Held
 from .settlement import Settlement
 
-Renew = Callable[[Sequence[tuple[Partition, Token]]], Awaitable[None]]
+
+class Renewer(Protocol):
+    """Keeps leases."""
+
+    on_lost: Callable[[Sequence[tuple[Partition, Token]]], None]
+
+    async def look_after(self, held: Held) -> None:
+        """These are the leases held now."""
+        ...
 
 
 class Duties:
@@ -22,7 +32,7 @@ class Duties:
         holdings: Holdings,
         settlement: Settlement,
         handoff: HandOff,
-        renew: Renew,
+        renewer: Renewer,
         drain_timeout_s: float,
         about: dict[str, str],
     ) -> None:
@@ -33,7 +43,7 @@ class Duties:
             holdings: its partitions.
             settlement: what to do when they are lost.
             handoff: what to do when they are given up.
-            renew: told which leases are held whenever that has changed, and at each beat.
+            renewer: told which leases are held whenever that has changed, and at each beat.
             drain_timeout_s: for running messages of a partition that is handed on.
             about: what never changes of the worker.
         """
@@ -41,7 +51,8 @@ class Duties:
         self._holdings = holdings
         self._settlement = settlement
         self._handoff = handoff
-        self._renew = renew
+        self._renewer = renewer
+        renewer.on_lost = self.lost
         self._drain_timeout_s = drain_timeout_s
         self._about = about
 
@@ -66,7 +77,8 @@ class Duties:
 
     async def held_changed(self) -> None:
         """Renew what is held."""
-        await self._renew([(one.partition, one.ledger.token) for one in self._holdings.all()])
+        held = [(one.partition, one.ledger.token) for one in self._holdings.all()]
+        await self._renewer.look_after(tuple(held))
 
     async def hand_off(self, holding: Holding) -> None:
         """Give one holding up in good order."""

@@ -32,7 +32,7 @@ class Inbox:
     def __init__(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` when there is something to take."""
         self._items: deque[Item] = deque()
-        self._wake = wake
+        self._wake: Callable[[], None] | None = wake
         self._forward: Callable[[Item], None] | None = None
         self.passes = 0
 
@@ -42,7 +42,8 @@ class Inbox:
             self._forward(item)
             return
         self._items.append(item)
-        self._wake()
+        if self._wake is not None:
+            self._wake()
 
     async def put(self, item: Item) -> None:
         """The same; never waits."""
@@ -89,6 +90,7 @@ class Inbox:
     def forward(self, forward: Callable[[Item], None]) -> None:
         """From now on hand to another queue what is put here."""
         self._forward = forward
+        self._wake = None
 
     def qsize(self) -> int:
         """Number of waiting items."""

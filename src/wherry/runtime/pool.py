@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 from ..hooks import Hooks
@@ -143,7 +144,7 @@ class Pool:
             lane.move(LaneState.ENDING)
             self._forget(lane)
             self._leaving.add(lane)
-            lane.input_queue.forward(lambda item: self._redirect(lane, item))
+            self._forward(lane)
         if at_once or not lane.is_busy:
             self._cancel(lane)
 
@@ -178,8 +179,10 @@ class Pool:
         self._leaving.remove(lane)
         self._room.leave(lane)
         self._policy.ended(lane)
-        lane.input_queue.forward(lambda item: self._redirect(lane, item))
+        self._forward(lane)
         self._hand_over(lane)
+        # Nothing holds on to what has ended, so it is freed at once and not by a collection.
+        lane.instance = None
         self._make_room()
 
     def _hand_over(self, lane: Lane) -> None:
@@ -200,7 +203,7 @@ class Pool:
                 return
             for item in items:
                 try:
-                    self._redirect(lane, item)
+                    self._redirect(lane.scope_id, lane.scope, item)
                 except Exception as error:  # noqa: BLE001 - user code's override
                     self._hooks.failed(
                         "a waiting message is lost: the next instance could not be had",
@@ -210,9 +213,11 @@ class Pool:
             if lane.scope_id in self.lanes:
                 self.lanes[lane.scope_id].input_queue.passes = passes
 
-    def _redirect(self, lane: Lane, item: Item) -> None:
-        queue = self._face.get_or_create_application_instance(lane.scope_id, lane.scope)
-        queue.put_nowait(item)
+    def _forward(self, lane: Lane) -> None:
+        lane.input_queue.forward(partial(self._redirect, lane.scope_id, lane.scope))
+
+    def _redirect(self, scope_id: Any, scope: Any, item: Item) -> None:
+        self._face.get_or_create_application_instance(scope_id, scope).put_nowait(item)
 
     def make_room(self) -> None:
         """``max_applications`` was changed, in whatever thread."""
@@ -240,7 +245,7 @@ class Pool:
         """
         self._room.leave(lane)
         self._forget(lane)
-        lane.input_queue.forward(lambda item: self._redirect(lane, item))
+        self._forward(lane)
 
     async def prepare(self, lane: Lane) -> Instance:
         """See `wherry.runtime.lane.Host`."""

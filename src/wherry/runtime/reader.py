@@ -25,6 +25,7 @@ from .router import Router
 MAX_COUNT = 256
 MAX_PAUSE_S = 2.0
 RECHECK_S = 60.0
+UNBLOCK_PAUSE_S = 0.005
 
 
 class Gate(Protocol):
@@ -87,12 +88,15 @@ class Reader:
         self._router = router
         self._gate = gate
         self._hooks = hooks
+        self._reading: dict[Holding, int] = {}
+        self._patience: asyncio.Timeout
 
     async def run(self) -> None:
         """Read and route, for ever."""
         pause_s = 0.0
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._recheck(), name="recheck")
+            tasks.create_task(self._watch(), name="watch")
             while True:
                 try:
                     await self._turn()
@@ -111,34 +115,27 @@ class Reader:
             holding.ledger.rewind()
 
     async def _turn(self) -> None:
-        changed = self._holdings.changed
-        changed.clear()
         readable, count = self._choose()
         if not readable:
-            await changed.wait()
+            await self._holdings.changed.wait()
             return
-        read = asyncio.create_task(self._read(readable, count), name="read")
-        watch = asyncio.create_task(changed.wait(), name="watch")
         try:
-            while not read.done():
-                await asyncio.wait((read, watch), return_when=asyncio.FIRST_COMPLETED)
-                if read.done():
-                    break
-                changed.clear()
-                if self._is_outdated(readable):
-                    await self._interrupt(read)
-                    break
-                watch = asyncio.create_task(changed.wait(), name="watch")
-            await asyncio.wait([read])
-            if read.cancelled():
-                self._read_anew()
-            else:
-                read.result()
+            async with asyncio.timeout(None) as self._patience:
+                self._reading = readable
+                await self._read(readable, count)
+        except TimeoutError:
+            # The watch has cut this read short, and with it its connection.
+            self._read_anew()
         finally:
-            watch.cancel()
-            if not read.done():
-                read.cancel()
-                await asyncio.wait([read])
+            self._reading = {}
+
+    async def _watch(self) -> None:
+        """Cut a blocking read short when it waits for too little."""
+        while True:
+            await self._holdings.changed.wait()
+            self._holdings.changed.clear()
+            if self._reading and self._is_outdated(self._reading):
+                await self._interrupt(self._reads.sent)
 
     def _choose(self) -> tuple[dict[Holding, int], int]:
         """What to read, with the number of rewinds of each, and how many entries of each."""
@@ -201,19 +198,21 @@ class Reader:
         for holding in self._holdings.all():
             holding.ledger.answered(self._reads.answered)
 
-    async def _interrupt(self, read: asyncio.Task[None]) -> None:
-        """Let the blocking read return at once; where that is forbidden, close its connection."""
-        client_id = self._links[0].client_id
+    async def _interrupt(self, read: int) -> None:
+        """Let a blocking read return at once; where that is forbidden, close its connection."""
         try:
-            while client_id is not None and not read.done():
+            while self._reads.answered < read:
+                client_id = self._links[0].client_id
+                if client_id is None:
+                    break
                 if await self._links[1].call("CLIENT", "UNBLOCK", client_id) == 1:
                     return
                 # It was not blocked: either answered already, or not yet seen by the server.
-                await asyncio.wait([read], timeout=0.005)
+                await asyncio.sleep(UNBLOCK_PAUSE_S)
         except (StoreError, StoreRefused, StoreUnavailable):
-            client_id = None
-        if client_id is None:
-            read.cancel()
+            pass
+        if self._reads.answered < read and self._reading:
+            self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def _recheck(self) -> None:
         """Once a minute look whether a quiet partition holds what the cursor has passed."""

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from ..broker.connect import Store, SyncLink
-from ..broker.leases import renew_command
+from ..broker.connect import Link, Store, SyncLink
+from ..broker.leases import renew_command, renew_held
 from ..broker.scripts import Script, is_unknown_script
 from ..broker.wire import Keys
 from ..config import Config
@@ -27,10 +27,10 @@ READ_MARGIN_S = 2.0
 
 
 class Renewal:
-    """Renews what `held` says, every beat.
+    """Renews every beat what it was last told to look after.
 
     Attributes:
-        held: partitions and tokens; the loop swaps the whole tuple.
+        on_lost: called in the loop with leases that are no longer ours.
     """
 
     def __init__(
@@ -40,7 +40,6 @@ class Renewal:
         keys: Keys,
         config: Config,
         hooks: Hooks,
-        on_lost: Callable[[Sequence[tuple[Partition, Token]]], None],
         reads: Reads,
     ) -> None:
         """Renew for the running event loop.
@@ -51,19 +50,22 @@ class Renewal:
             keys: of the namespace.
             config: lease, beat and block times.
             hooks: reports.
-            on_lost: called in the loop with leases that are no longer ours.
             reads: tell whether a read is under way.
         """
-        self.held: Held = ()
+        self.on_lost: Callable[[Sequence[tuple[Partition, Token]]], None]
+        self._held: Held = ()
         self._store = store
         self._script = script
         self._keys = keys
         self._config = config
         self._hooks = hooks
-        self._on_lost = on_lost
         self._reads = reads
         self._turned_at_s = time.monotonic()
         self._stop = threading.Event()
+
+    async def look_after(self, held: Held) -> None:
+        """Swap the whole tuple; the thread reads it without a lock."""
+        self._held = held
 
     async def run(self) -> None:
         """Run the thread until cancelled; the thread has ended when this returns."""
@@ -81,7 +83,7 @@ class Renewal:
         link = self._store.sync_link(answer_timeout_s=self._config.lease_s)
         try:
             while not self._stop.wait(self._config.beat_s):
-                held = self.held
+                held = self._held
                 if held and self._may_renew():
                     self._renew(loop, link, held)
         finally:
@@ -109,6 +111,28 @@ class Renewal:
         lost = [one for one, kept in zip(held, cast("list[int]", answers), strict=True) if not kept]
         if lost:
             try:
-                loop.call_soon_threadsafe(self._on_lost, lost)
+                loop.call_soon_threadsafe(self.on_lost, lost)
             except RuntimeError:
                 return  # the loop was closed meanwhile
+
+
+class RenewalInLoop:
+    """The same for a store in memory: one process, one loop, and a thread would guard nothing.
+
+    Attributes:
+        on_lost: called with leases that are no longer ours.
+    """
+
+    def __init__(self, link: Link, script: Script, keys: Keys, config: Config) -> None:
+        """Renew over a link whenever told to."""
+        self.on_lost: Callable[[Sequence[tuple[Partition, Token]]], None]
+        self._link = link
+        self._script = script
+        self._keys = keys
+        self._ttl_ms = int(config.lease_s * 1000)
+
+    async def look_after(self, held: Held) -> None:
+        """Renew now."""
+        if held:
+            kept = await renew_held(self._link, self._script, self._keys, held, self._ttl_ms)
+            self.on_lost([one for one, is_kept in zip(held, kept, strict=True) if not is_kept])

@@ -1,0 +1,1 @@
+"""The benchmarks behind ``scripts/bench``: one module for each scenario, the rest is shared."""

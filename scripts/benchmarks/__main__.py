@@ -1,0 +1,101 @@
+"""The command line of ``scripts/bench``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from wherry.config import Config
+from wherry.errors import WherryError
+
+from . import drain, evict, memory
+from .load import Mismatch
+from .store import BenchServer, running_server
+
+SCENARIOS = ("drain", "evict", "memory")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
+    parser.add_argument("--server", metavar="PATH")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    for flag, value in {
+        "--messages": 40_000,
+        "--scopes": 1_000,
+        "--size": 200,
+        "--pairs": 5,
+        "--evictions": 5_000,
+        "--instances": 10_000,
+    }.items():
+        parser.add_argument(flag, type=int, default=value, metavar="N")
+    parser.add_argument("--pools", type=int, nargs=2, default=[1_000, 10_000], metavar="N")
+    options = parser.parse_args(arguments)
+    for name in options.scenarios:
+        if name not in SCENARIOS:
+            parser.error(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}")
+    numbers = [value for value in vars(options).values() if isinstance(value, int)]
+    if min([*numbers, *options.pools]) < 1:
+        parser.error("every number must be at least 1")
+    if options.messages > options.scopes * Config().reply_length:
+        parser.error("too many messages for so few scopes: their reply streams would be trimmed")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the scenarios and return the exit code."""
+    options = parse(arguments)
+    wanted = options.scenarios or SCENARIOS
+    with tempfile.TemporaryDirectory(prefix="wherry-bench-") as directory:
+        try:
+            with running_server(Path(directory), options.server) as server:
+                report = run(server, Path(directory), wanted, options)
+        except (Mismatch, RuntimeError, TimeoutError, WherryError, redis.RedisError) as error:
+            print(f"scripts/bench: {error}", file=sys.stderr)
+            return 1
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def run(
+    server: BenchServer, directory: Path, wanted: Sequence[str], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Run the scenarios on one server; print as they go, return the figures."""
+    loop = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
+    report: dict[str, Any] = {
+        "server": server.name,
+        "python": platform.python_version(),
+        "loop": loop,
+    }
+    print(f"server {server.name}, Python {report['python']}, {loop}, default settings")
+    scenarios: dict[str, Callable[[], dict[str, Any]]] = {
+        "drain": lambda: drain.measure(
+            server,
+            directory,
+            messages=options.messages,
+            scopes=options.scopes,
+            size_bytes=options.size,
+            pairs=options.pairs,
+        ),
+        "evict": lambda: evict.measure(server, directory, options.pools, options.evictions),
+        "memory": lambda: memory.measure(server, directory, options.instances),
+    }
+    for name in wanted:
+        print()
+        report[name] = scenarios[name]()
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

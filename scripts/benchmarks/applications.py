@@ -1,0 +1,12 @@
+"""The application that the workers under test run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer each message with what it carried: a plain loop, for ever."""
+    while True:
+        message = await receive()
+        await send({"type": "bench.reply", "n": message["n"], "data": message["data"]})

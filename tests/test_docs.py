@@ -1,0 +1,98 @@
+"""What README.md and docs/protocol.md show, run as they say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.examples.processes import ROOT, processes
+from wherry.broker.wire import unpack
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in one language, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [body for found, body in BLOCK.findall(text) if found == language]
+
+
+@pytest.fixture
+def counter(tmp_path: Path) -> Path:
+    """A folder with the ten-line application."""
+    [application] = [body for body in blocks("README.md", "python") if "# counter.py" in body]
+    (tmp_path / "counter.py").write_text(application, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.limit_s(60)
+async def test_readme_application_by_the_readme_commands(redis_url: str, counter: Path):
+    [commands] = [body for body in blocks("README.md", "sh") if "wherry run" in body]
+    lines = [line.split("#")[0].strip() for line in commands.splitlines()]
+    assert lines[0] == "pip install 'wherry[server]'"
+    assert lines[1] == "wherry run counter:app --durable-state"
+    expected = json.loads(commands.split("# ", 2)[2].splitlines()[0])
+    async with processes() as started:
+        worker = await started.worker(
+            *lines[1].split()[2:3], redis_url, "--durable-state", "--app-dir", str(counter)
+        )
+        await worker.worker_id()
+        request = [sys.executable, "-m", "wherry", *_words(lines[2])[1:], "--url", redis_url]
+        answer = await asyncio.to_thread(
+            subprocess.run, request, capture_output=True, text=True, check=True
+        )
+        assert json.loads(answer.stdout) == expected
+        client = _python_of("import wherry").replace("redis://localhost:6379", redis_url)
+        names: dict[str, Any] = {}
+        exec(client, names)
+        assert await names["count"]("alice") == 2
+
+
+def test_readme_test_of_the_application(counter: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(counter))
+    (counter / "readme_test.py").write_text(_python_of("def test_"), encoding="utf-8")
+    runpy.run_path(str(counter / "readme_test.py"))["test_counts_survive_a_crash"]()
+
+
+@pytest.mark.limit_s(60)
+async def test_producer_of_the_protocol_page(redis_url: str, counter: Path):
+    producer, consumer = blocks("docs/protocol.md", "python")
+    async with processes() as started:
+        worker = await started.worker(
+            "counter:app", redis_url, "--durable-state", "--app-dir", str(counter)
+        )
+        await worker.worker_id()
+
+        def run() -> dict[str, Any]:
+            names: dict[str, Any] = {"url": redis_url}
+            exec(producer, names)
+            exec(consumer, names)
+            names["store"].close()
+            return names
+
+        names = await asyncio.to_thread(run)
+    assert unpack(names["reply"][b"m"]) == {"type": "seen", "by": "alice", "count": 1}
+
+
+def test_partition_of_the_protocol_page():
+    text = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    assert "redis-cli XADD '{wherry:7}:in'" in text
+
+
+def _python_of(part: str) -> str:
+    [body] = [one for one in blocks("README.md", "python") if part in one]
+    return textwrap.dedent(body)
+
+
+def _words(line: str) -> list[str]:
+    return shlex.split(line)
