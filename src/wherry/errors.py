@@ -165,3 +165,7 @@ class StoreError(WherryError):
 
 class WrongLoop(WherryError):
     """A client is used from another event loop than the one it was first used in."""
+
+
+class HarnessError(WherryError):
+    """The test harness is used in a way that cannot work, or its application never rests."""

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.client.owner import Owner, commands_sent, owner, until
+from tests.client.proxy import proxy
 from tests.servers import Server
 from tests.servers_plugin import StartServer
-from wherry.broker.connect import open_store
 from wherry.client import Client
 from wherry.client.watching import Watcher
 from wherry.config import Config
@@ -420,17 +421,40 @@ async def test_what_is_no_reply_is_passed_over(redis_url: str):
 
 
 async def test_inbox_outlives_its_time_while_somebody_waits(redis_url: str):
-    """A worker's short TTL is lengthened at the next read."""
-    config = Config(reply_ttl_s=60.0)
-    store = open_store(redis_url)
-    async with Client(store, config=config) as client, owner(store) as worker:
-        events = client.request_stream("scope", say(0))
-        first = asyncio.create_task(anext(events))
-        (entry,) = await worker.entries("scope")
-        key = worker.keys.inbox(worker.partition("scope"), client._inbox.name)
-        await until(lambda: client._inbox._watcher._read is not None)
-        place = client._inbox._places[key]
-        assert place.extended_at_s > 0
-        await worker.emit(entry, "scope", *heard(0))
-        await first
-        await events.aclose()
+    """A worker's short TTL is lengthened with the next read."""
+    async with Client(redis_url, config=Config(reply_ttl_s=600.0)) as client:
+        async with owner(redis_url) as worker:
+            events = client.request_stream("scope", say(0))
+            first = asyncio.create_task(anext(events))
+            (entry,) = await worker.entries("scope")
+            key = worker.keys.inbox(worker.partition("scope"), client._inbox.name)
+            worker.retention = replace(worker.retention, reply_ttl_ms=60_000)
+            await worker.emit(entry, "scope", *heard(0))
+            await first
+            client._inbox._places[key].extended_at_s = float("-inf")
+            await worker.emit(entry, "scope", *heard(1), first=1)
+            await anext(events)
+
+            async def is_extended() -> bool:
+                return await worker.link.call("PTTL", key) > 60_000
+
+            await until(is_extended)
+            await events.aclose()
+
+
+async def test_request_whose_sending_is_not_acknowledged_is_answered_once(redis_server: Server):
+    """Sent again by its message id it is a second sending; the answer is found all the same."""
+    async with proxy(redis_server.port) as way, Client(way.url) as client:
+        await client.send("scope", say(9))
+        async with owner(redis_server.url) as worker, asyncio.TaskGroup() as group:
+            await worker.answer("scope")
+            way.lose_answers = 1
+            asking = group.create_task(client.request("scope", say(0), message_id="m"))
+            await worker.answer("scope", *heard(0))
+        assert way.lost == 1
+        assert asking.result() == heard(0)
+        assert await worker_backlog(redis_server, "scope") == 0
+
+
+async def worker_backlog(server: Server, scope: str) -> int:
+    return int(server.command("XLEN", f"{{wherry:{partition_of(scope, 64)}}}:in")[1:])

@@ -7,6 +7,7 @@ import msgpack
 import pytest
 
 from tests.client.owner import commands_sent, owner, until
+from tests.client.proxy import proxy
 from tests.servers import Server
 from tests.servers_plugin import StartServer
 from wherry.broker.connect import open_store
@@ -213,23 +214,35 @@ async def test_message_id_is_forgotten_after_its_time(redis_url: str):
         await link.aclose()
 
 
-async def test_send_after_an_unknown_outcome(start_server: StartServer):
-    """The server carries the writes out, but its answers do not arrive in time."""
-    server = start_server(append_only=True)
-    config = Config(block_s=0.1, socket_timeout_s=0.3)
-    async with Client(server.url, config=config) as client:
+async def test_sending_whose_answer_is_lost(redis_server: Server):
+    """The message was appended, but the producer cannot know."""
+    async with proxy(redis_server.port) as way, Client(way.url) as client:
         await client.send("scope", say(0))
-        server.pause()
+        way.lose_answers = 1
         with pytest.raises(StoreUnavailable, match="may or may not have been appended"):
             await client.send("scope", say(1))
-        sending = asyncio.create_task(client.send("scope", say(2), message_id="m"))
-        await until(lambda: client._sender._task is not None)
-        await asyncio.sleep(0.5)  # at least one try has run into its time limit
-        server.resume()
-        entry_id = await sending
+        way.lose_answers = 2
+        entry_id = await client.send("scope", say(2), message_id="m")
+        assert way.lost == 3
         assert entry_id == await client.send("scope", say(2), message_id="m")
-    entries = await sent(server.url, "scope", 3)
-    assert [entry.message["number"] for entry in entries] == [0, 1, 2]
+        way.lose_answers = 1
+        with pytest.raises(StoreUnavailable) as failed:
+            await client.send_many([("scope", say(3)), ("scope", say(4))])
+        assert failed.value.accepted == [None, None]
+    entries = await sent(redis_server.url, "scope", 5)
+    assert [entry.message["number"] for entry in entries] == [0, 1, 2, 3, 4]
+
+
+async def test_order_is_kept_when_an_idempotent_message_is_sent_again(redis_server: Server):
+    async with proxy(redis_server.port) as way, Client(way.url) as client:
+        await client.send("scope", say(0))
+        way.lose_answers = 2
+        async with asyncio.TaskGroup() as group:
+            for number in range(1, 100):
+                group.create_task(client.send("scope", say(number), message_id=str(number)))
+                await asyncio.sleep(0)
+    entries = await sent(redis_server.url, "scope", 100)
+    assert [entry.message["number"] for entry in entries] == list(range(100))
 
 
 async def test_message_id_outlasts_a_restart_of_the_server(start_server: StartServer):

@@ -35,7 +35,7 @@ async def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> No
     """Wait for a condition."""
     async with asyncio.timeout(limit_s):
         while not condition():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # noqa: ASYNC110 - any condition, and no time
 
 
 async def turns(count: int = 20) -> None:

@@ -647,17 +647,15 @@ async def test_memory_of_instances_is_given_back():
 TABLE = {
     **APPLICATIONS,
     "plain function": plain_asgi3,
-    "lambda": lambda scope: echo,
+    "lambda": lambda _: echo,
     "object of an ASGI 2 class": OldStyle({}),
     "class with a coroutine __call__": Callables,
     "partial of a class": functools.partial(OldStyle),
     "partial of a callable object": functools.partial(Callables()),
     "class marked single": marked(type("Single", (OldStyle,), {}), "_asgi_single_callable"),
-    "coroutine function marked double": marked(
-        functools.partial(echo), "_asgi_double_callable"
-    ),
+    "coroutine function marked double": marked(functools.partial(echo), "_asgi_double_callable"),
     "not callable": object(),
-    "sync_to_async": asgiref.sync.sync_to_async(lambda scope, receive, send: None),
+    "sync_to_async": asgiref.sync.sync_to_async(plain_asgi3),
     "async_to_sync": asgiref.sync.async_to_sync(echo),
 }
 

@@ -635,9 +635,7 @@ def test_run_says_that_it_was_interrupted(base: Any, caplog: pytest.LogCaptureFi
     server = make_server(base, echo, handle=handle)
     with caplog.at_level(logging.INFO):
         server.run()
-    assert [record.getMessage() for record in caplog.records] == [
-        "Exiting due to Ctrl-C/interrupt"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["Exiting due to Ctrl-C/interrupt"]
     assert caplog.records[0].name == base.__module__.partition(".")[0] + (
         ".server" if "asgiref" in base.__module__ else ""
     )

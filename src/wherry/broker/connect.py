@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import difflib
 import re
+import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,7 @@ from redis.retry import Retry as SyncRetry
 
 from ..errors import ConfigError, StoreError, StoreRefused, StoreUnavailable, WherryError
 from .embedded import EmbeddedStore, default_directory, open_embedded
+from .memory import MemoryServer, memory_server
 
 SCHEMES = ("redis", "rediss", "unix", "embedded", "memory")
 Argument = str | bytes | int
@@ -51,8 +53,6 @@ _async_pool = cast(
     "Callable[..., aioredis.ConnectionPool]", cast("Any", aioredis.ConnectionPool).from_url
 )
 _sync_pool = cast("Callable[..., redis.ConnectionPool]", cast("Any", redis.ConnectionPool).from_url)
-
-_memory_servers: dict[str, fakeredis.FakeServer] = {}
 
 
 def map_error(error: Exception, where: str) -> WherryError:
@@ -236,7 +236,7 @@ class Store:
         self,
         url: str,
         *,
-        memory: fakeredis.FakeServer | None = None,
+        memory: MemoryServer | None = None,
         embedded: EmbeddedStore | None = None,
     ) -> None:
         """Use `open_store`; this only keeps what that has found."""
@@ -292,6 +292,10 @@ class Store:
         )
         return SyncLink(redis.Redis.from_pool(pool), self.where)
 
+    def unix_s(self) -> float:
+        """Now, by this computer's clock, or by the store's own if it is in memory."""
+        return time.time() if self._memory is None else self._memory.unix_s()
+
     def close(self) -> None:
         """Let go of an embedded store; the server ends with its last user."""
         if self._embedded is not None:
@@ -320,8 +324,7 @@ def open_store(url: str, *, server_binary: str | None = None) -> Store:
         )
         raise ConfigError(f"store URL {hide_password(url)!r} is not one that Wherry knows; {hint}")
     if scheme == "memory":
-        server = _memory_servers.setdefault(rest, fakeredis.FakeServer())
-        return Store(url, memory=server)
+        return Store(url, memory=memory_server(rest))
     if scheme == "embedded":
         directory = Path(unquote(rest)) if rest else default_directory(Path.cwd())
         embedded = open_embedded(directory, binary=server_binary)

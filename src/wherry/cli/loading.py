@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from ..errors import ApplicationError, StartupFailed
 from ..model import Application
-from .frameworks import check_framework
+from ..runtime.frameworks import check_framework
 
 _FORM = "write MODULE:ATTRIBUTE, such as flights.app:app"
 _MISSING = object()

@@ -10,6 +10,7 @@ from ..errors import BacklogFull, MessageError, WherryError
 from ..model import EntryId, Outgoing
 from .envelope import Envelope, pack_envelope, pack_plain
 from .sending import Batch, Order, Sender, Sent
+from .session import Session
 
 Item = Envelope | tuple[str, Mapping[str, Any]]
 """What `Client.send_many` takes: a scope id and a message, or an `Envelope`."""
@@ -19,8 +20,8 @@ _CHUNK_BYTES = 2**20
 _CHUNKS_AHEAD = 2
 
 
-async def send_many(sender: Sender, messages: Iterable[Item], limit_bytes: int) -> list[EntryId]:
-    """Send messages, each at most ``limit_bytes``; see `Client.send_many`."""
+async def send_many(sender: Sender, messages: Iterable[Item], session: Session) -> list[EntryId]:
+    """Send messages; see `Client.send_many`."""
     order = Order()
     under_way: deque[Batch] = deque()
     accepted: list[EntryId | None] = []
@@ -30,7 +31,7 @@ async def send_many(sender: Sender, messages: Iterable[Item], limit_bytes: int) 
     is_last = False
     while under_way or not is_last:
         if not is_last:
-            chunk, failure = _pack_chunk(remaining, limit_bytes)
+            chunk, failure = _pack_chunk(remaining, session)
             is_last = not chunk or failure is not None
             if chunk:
                 under_way.append(await sender.put(chunk, order))
@@ -47,15 +48,16 @@ async def send_many(sender: Sender, messages: Iterable[Item], limit_bytes: int) 
 
 
 def _pack_chunk(
-    messages: Iterator[Item], limit_bytes: int
+    messages: Iterator[Item], session: Session
 ) -> tuple[list[Outgoing], MessageError | None]:
     """The next messages, and what is wrong with the one behind them."""
+    limit_bytes = session.config.message_bytes
     chunk: list[Outgoing] = []
     size = 0
     for item in messages:
         try:
             if isinstance(item, Envelope):
-                entry = pack_envelope(item, limit_bytes)
+                entry = pack_envelope(item, limit_bytes, session.unix_s())
             else:
                 entry = pack_plain(*item, limit_bytes)
         except MessageError as error:

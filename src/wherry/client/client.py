@@ -95,7 +95,7 @@ class Client:
         """
         session = self._session.enter()
         envelope = Envelope(scope_id=scope_id, message=message, **options)
-        entry = pack_envelope(envelope, session.config.message_bytes)
+        entry = pack_envelope(envelope, session.config.message_bytes, session.unix_s())
         return (await self._sender.send(entry)).entry_id
 
     async def send_many(self, messages: Iterable[Item]) -> list[EntryId]:
@@ -112,8 +112,7 @@ class Client:
                 far, the id of its entry, or None if it was refused or its fate is not known.
                 After `BacklogFull` that is all of them: only those of full partitions are missing.
         """
-        session = self._session.enter()
-        return await send_many(self._sender, messages, session.config.message_bytes)
+        return await send_many(self._sender, messages, self._session.enter())
 
     async def request(
         self,
@@ -279,7 +278,7 @@ class Client:
         *,
         is_streamed: bool,
     ) -> Outgoing:
-        config = self._session.enter().config
+        session = self._session.enter()
         envelope = Envelope(
             scope_id=scope_id,
             message=message,
@@ -287,4 +286,5 @@ class Client:
             stream=is_streamed,
             **options,
         )
-        return pack_envelope(envelope, config.message_bytes, marks_end=True)
+        limit_bytes = session.config.message_bytes
+        return pack_envelope(envelope, limit_bytes, session.unix_s(), marks_end=True)

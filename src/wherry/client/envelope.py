@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -79,12 +78,15 @@ class Envelope:
     stream: bool = False
 
 
-def pack_envelope(envelope: Envelope, limit_bytes: int, *, marks_end: bool = False) -> Outgoing:
+def pack_envelope(
+    envelope: Envelope, limit_bytes: int, unix_s: float, *, marks_end: bool = False
+) -> Outgoing:
     """Check a message and pack it, once.
 
     Args:
         envelope: the message.
         limit_bytes: largest message.
+        unix_s: now, for what expires.
         marks_end: ask for the end mark although the replies are not streamed.
 
     Raises:
@@ -97,7 +99,7 @@ def pack_envelope(envelope: Envelope, limit_bytes: int, *, marks_end: bool = Fal
         inbox=_check_name(envelope.inbox, "inbox"),
         headers=_pack_headers(envelope.headers),
         mark=2 if envelope.stream else 1 if marks_end else 0,
-        expires_unix_ms=_expiry_unix_ms(envelope.expires_s),
+        expires_unix_ms=_expiry_unix_ms(envelope.expires_s, unix_s),
         message_id=_check_name(envelope.message_id, "message_id"),
     )
 
@@ -135,12 +137,12 @@ def _pack_headers(headers: Mapping[str, Any] | None) -> bytes:
     return pack(dict(headers), "headers") if headers else b""
 
 
-def _expiry_unix_ms(expires_s: float | None) -> int:
+def _expiry_unix_ms(expires_s: float | None, unix_s: float) -> int:
     if expires_s is None:
         return 0
     if not (expires_s > 0 and math.isfinite(expires_s)):
         raise MessageError(f"expires_s is {expires_s}; it must be seconds above 0")
-    return int((time.time() + expires_s) * 1000)
+    return int((unix_s + expires_s) * 1000)
 
 
 def _check_name(name: str | None, what: str) -> str:

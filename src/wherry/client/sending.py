@@ -73,11 +73,7 @@ class _Slot(NamedTuple):
     entry: Outgoing
     batch: Batch
     place: int
-
-    @property
-    def size_bytes(self) -> int:
-        entry = self.entry
-        return len(entry.message) + len(entry.scope_keys) + len(entry.headers) + _OVERHEAD_BYTES
+    size_bytes: int
 
     def refuse(self, partition: Partition, backlog: int) -> None:
         if self.batch.order is not None:
@@ -121,9 +117,9 @@ class Sender:
             if self._is_closing:
                 raise ClientClosed("this client was closed; the message was not sent")
             for place, entry in enumerate(entries):
-                slot = _Slot(entry, batch, place)
-                self._waiting.append(slot)
-                self._size_bytes += slot.size_bytes
+                size_bytes = len(entry.message) + len(entry.scope_keys) + len(entry.headers)
+                self._waiting.append(_Slot(entry, batch, place, size_bytes + _OVERHEAD_BYTES))
+                self._size_bytes += size_bytes + _OVERHEAD_BYTES
         if self._task is None:
             self._task = self._session.tasks.start(self._run(), "client:send")
         return batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Self
 
@@ -109,6 +110,12 @@ class Session:
         if opening.cancelled():
             raise ClientClosed("this client was closed while it connected")
         return opening.result()
+
+    def unix_s(self) -> float:
+        """Now, as `Store.unix_s` says; a store that is not open yet has the computer's clock."""
+        if isinstance(self._source, Store):
+            return self._source.unix_s()
+        return time.time() if self._opened is None else self._opened.store.unix_s()
 
     def is_used(self) -> bool:
         """Whether there is anything to close."""

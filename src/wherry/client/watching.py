@@ -117,7 +117,7 @@ class Watcher:
                         backoff.reset()
                     else:
                         await backoff.wait()
-                elif not await self._tidy():
+                elif not await self._tidy() and not self._source.cursors():
                     return
         finally:
             self._task = None

@@ -7,6 +7,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ..hooks import Hooks
+from .lane import Lane
+
 MOST_WAITING = 1_000
 """More errors than these do not wait to be told; they hold tracebacks, and all in them."""
 
@@ -16,22 +19,27 @@ Tell = Callable[[BaseException, Any], Awaitable[None]]
 class Failures:
     """A queue of (error, instance's mapping). Belongs to no event loop."""
 
-    __slots__ = ("_is_telling", "_overflow", "_waiters", "_waiting")
+    __slots__ = ("_hooks", "_is_telling", "_waiters", "_waiting")
 
-    def __init__(self, overflow: Callable[[BaseException, Any], None]) -> None:
-        """Start empty; ``overflow`` takes what there is no room for."""
+    def __init__(self, hooks: Hooks) -> None:
+        """Start empty."""
         self._waiting: deque[tuple[BaseException, Any]] = deque()
         self._waiters: list[asyncio.Future[None]] = []
         self._is_telling = False
-        self._overflow = overflow
+        self._hooks = hooks
 
     def add(self, error: BaseException, details: Any) -> None:
-        """Hand in an error."""
+        """Hand in an error; where too many wait it is logged instead."""
         if len(self._waiting) >= MOST_WAITING:
-            self._overflow(error, details)
+            self.log(error, details)
             return
         self._waiting.append((error, details))
         self._notify()
+
+    def log(self, error: BaseException, details: Any) -> None:
+        """Log an error."""
+        scope = str(details.scope_id) if isinstance(details, Lane) else "?"
+        self._hooks.failed("Exception inside application", error, scope=scope)
 
     async def serve(self, tell: Tell) -> None:
         """Tell errors as they come, for ever.

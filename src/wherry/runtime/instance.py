@@ -118,16 +118,16 @@ class Instance:
             elif self.unfinished and not self.acks:
                 self.finish_all()
         while not self.is_closed:
-            try:
-                if self.acks and len(self.unfinished) >= MAX_UNACKED:
-                    raise LookupError
-                item = self._post.take(self)
-            except LookupError:
-                await self._wait(0)
-                continue
-            self.has_received = True
-            self._in_hand += 1
-            return self._post.open(self, item)
+            if not (self.acks and len(self.unfinished) >= MAX_UNACKED):
+                try:
+                    item = self._post.take(self)
+                except LookupError:
+                    pass  # no await in here: it would keep the error, and all it refers to
+                else:
+                    self.has_received = True
+                    self._in_hand += 1
+                    return self._post.open(self, item)
+            await self._wait(0)
         raise asyncio.CancelledError("the application instance has ended")
 
     async def send(self, message: Message) -> None:

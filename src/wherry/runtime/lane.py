@@ -37,6 +37,12 @@ TRANSITIONS: dict[LaneState, frozenset[LaneState]] = {
 }
 
 
+def _is_cancelled() -> bool:
+    """Whether somebody has cancelled this task."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class Host(Protocol):
     """Decides for a lane; see `wherry.runtime.pool.Pool`."""
 
@@ -208,11 +214,9 @@ class Lane(MutableMapping[str, Any]):
         except asyncio.CancelledError as error:
             self._close(instance)
             self._host.raised(self, instance, error)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if _is_cancelled():
                 raise
-            # Nobody cancelled this task: the application raised the error by itself.
-            return None
+            return None  # the application raised the error by itself
         except Exception as error:  # noqa: BLE001 - the border to the application
             self._close(instance)
             self._host.raised(self, instance, error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,7 @@ class Pool:
     def __init__(self, face: Face, policy: Policy, hooks: Hooks, end_timeout_s: float) -> None:
         """Serve one server."""
         self.lanes: dict[Any, Lane] = {}
-        self.failures = Failures(self._overflow)
+        self.failures = Failures(hooks)
         self._face = face
         self._policy = policy
         self._hooks = hooks
@@ -171,8 +172,10 @@ class Pool:
             self._make_room()
 
     def _done(self, lane: Lane) -> None:
-        if not lane.future.cancelled():
-            lane.future.exception()  # told through `failures`; asyncio need not tell it again
+        # An error is told through `failures`, and asyncio need not tell it again; a cancellation
+        # refers to everything that was cancelled, and the task gives it up.
+        with suppress(asyncio.CancelledError):
+            lane.future.exception()
         if lane.state is not LaneState.ENDED:
             lane.move(LaneState.ENDED)
         self._forget(lane)
@@ -238,11 +241,8 @@ class Pool:
             await room
 
     def leave(self, lane: Lane) -> None:
-        """See `wherry.runtime.lane.Host`.
-
-        The lane is taken out now and not only when its task is found done: nobody shall see a
-        task that is done, and whose error was told, and tell it once more.
-        """
+        """See `wherry.runtime.lane.Host`."""
+        # Now, and not when the task is done: nobody shall find it and tell its error once more.
         self._room.leave(lane)
         self._forget(lane)
         self._forward(lane)
@@ -322,10 +322,6 @@ class Pool:
             "an application calls receive() while another receive() is waiting; "
             "it waits its turn and finishes nothing"
         )
-
-    def _overflow(self, error: BaseException, details: Any) -> None:
-        scope = str(details.scope_id) if isinstance(details, Lane) else "?"
-        self._hooks.failed("Exception inside application", error, scope=scope)
 
     async def end_all(self) -> None:
         """End all lanes and wait for them, at most the time that ending may take.

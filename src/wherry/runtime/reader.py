@@ -118,6 +118,8 @@ class Reader:
         readable, count = self._choose()
         if not readable:
             await self._holdings.changed.wait()
+            # A set event does not suspend, and `_watch` must run to clear it.
+            await asyncio.sleep(0)
             return
         try:
             async with asyncio.timeout(None) as self._patience:

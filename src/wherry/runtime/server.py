@@ -198,13 +198,7 @@ class StatelessServer:
         self, exception: BaseException, application_details: Any
     ) -> None:
         """Called with each error of an application and the instance's mapping; logs it."""
-        self._hooks.failed(
-            "Exception inside application", exception, scope=_scope_name(application_details)
-        )
-
-
-def _scope_name(details: Any) -> str:
-    return str(details.scope_id) if isinstance(details, Lane) else "?"
+        self._pool.failures.log(exception, application_details)
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

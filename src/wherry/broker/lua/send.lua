@@ -1,27 +1,35 @@
 -- Append entries to a partition's input stream, as long as it has room.
--- KEYS: in, then keys of message ids.
--- ARGV: bound of the backlog, ttl ms of message ids, then for each entry the number of its
--- message id's key (0 without), the number of its field arguments, and these.
+-- KEYS: in, then keys of message ids, one for each entry that has one ('k'), in order.
+-- ARGV: bound of the backlog, ttl ms of message ids, then for each entry the names of its fields
+-- in one string (they have one letter each), and their values.
 -- Answer: for each entry its id; '=' and the id of the first sending if it was sent before; '' if
 -- it was refused, and then every new entry behind it is refused too, to keep the order.
 local room = tonumber(ARGV[1]) - redis.call('XLEN', KEYS[1])
-local ids, at, refused = {}, 3, false
+local ids, at, key, refused = {}, 3, 1, false
 while at <= #ARGV do
-  local key, count = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  local known = key > 0 and redis.call('GET', KEYS[key])
+  local names, fields, known = ARGV[at], {}, false
+  for i = 1, #names do
+    fields[2 * i - 1] = string.sub(names, i, i)
+    fields[2 * i] = ARGV[at + i]
+  end
+  at = at + 1 + #names
+  local has_id = string.find(names, 'k', 1, true)
+  if has_id then
+    key = key + 1
+    known = redis.call('GET', KEYS[key])
+  end
   local id = ''
   if known then
     id = '=' .. known
   elseif room > 0 and not refused then
-    id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, at + 2, at + 1 + count))
+    id = redis.call('XADD', KEYS[1], '*', unpack(fields))
     room = room - 1
-    if key > 0 then
+    if has_id then
       redis.call('SET', KEYS[key], id, 'PX', ARGV[2])
     end
   else
     refused = true
   end
   ids[#ids + 1] = id
-  at = at + 2 + count
 end
 return ids

@@ -1,0 +1,152 @@
+"""One partition under one owner, for the tests of scripts: on every server, and in memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgpack
+
+from tests.servers import available_servers
+from wherry.broker.commits import (
+    Call,
+    Commit,
+    Operation,
+    Outcome,
+    Retention,
+    StateChange,
+    encode_call,
+    read_answers,
+)
+from wherry.broker.connect import Link, Store, open_store
+from wherry.broker.leases import Leases
+from wherry.broker.scripts import Scripts, fit_scripts, run_many
+from wherry.broker.streams import open_namespace
+from wherry.broker.wire import Keys, Meta
+from wherry.model import EntryId, Partition, ScopeId, Token
+
+PLACES = ["memory", *available_servers()]
+"""Where scripts must do the same: parametrize ``place`` with it, and hand it to `opened`."""
+
+KEPT = Retention(reply_length=1_000, reply_ttl_ms=60_000, state_ttl_ms=0)
+DONE, ALREADY, VOID = (Outcome.DONE, ""), (Outcome.ALREADY, ""), (Outcome.VOID, "")
+STALE = (Outcome.STALE, "")
+ZERO = Partition(0)
+
+_fresh = itertools.count()
+
+
+def opened(place: str, server_pool: Any) -> Store:
+    """An empty store in memory, or the emptied server of that name."""
+    if place == "memory":
+        return open_store(f"memory://scripts-{next(_fresh)}")
+    return open_store(server_pool.fresh(place).url)
+
+
+class Tenure:
+    """Partition 0, claimed by one worker; everything can be looked at."""
+
+    def __init__(self, link: Link, scripts: Scripts, keys: Keys, meta: Meta) -> None:
+        self.link = link
+        self.scripts = scripts
+        self.keys = keys
+        self.meta = meta
+        self.token = Token("")
+
+    def leases(self, worker_id: str, ttl_ms: int = 60_000) -> Leases:
+        return Leases(
+            self.link, self.scripts, self.keys, worker_id=worker_id, ttl_ms=ttl_ms, meta=self.meta
+        )
+
+    async def claim(self) -> None:
+        (claimed,) = await self.leases("worker").claim([ZERO])
+        self.token = claimed.token
+
+    async def add(self, scope: str = "s", *fields: str) -> EntryId:
+        key = self.keys.entries(ZERO)
+        entry_id = await self.link.call("XADD", key, "*", "s", scope, "m", b"\x80", *fields)
+        return EntryId(entry_id.decode())
+
+    async def call(
+        self,
+        *operations: Operation,
+        is_resent: bool = False,
+        token: Token | None = None,
+        retention: Retention = KEPT,
+    ) -> list[tuple[Outcome, str]] | None:
+        call = Call(
+            partition=ZERO,
+            token=self.token if token is None else token,
+            operations=operations,
+            is_resent=is_resent,
+        )
+        script = self.scripts.commit
+        (answer,) = await run_many(
+            self.link, [(script, encode_call(script, self.keys, call, retention))]
+        )
+        if isinstance(answer, Exception):
+            raise answer
+        return read_answers(answer)
+
+    async def stream(self, key: str) -> list[dict[str, bytes]]:
+        return [
+            {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+            for _, flat in await self.link.call("XRANGE", key, "-", "+")
+        ]
+
+    async def replies(self, scope: str = "s") -> list[dict[str, bytes]]:
+        return await self.stream(self.keys.replies(ZERO, scope))
+
+    async def inbox(self, inbox: str) -> list[dict[str, bytes]]:
+        return await self.stream(self.keys.inbox(ZERO, inbox))
+
+    async def entries(self) -> list[str]:
+        found = await self.link.call("XRANGE", self.keys.entries(ZERO), "-", "+")
+        return [entry_id.decode() for entry_id, _ in found]
+
+    async def dead(self) -> list[dict[str, bytes]]:
+        return await self.stream(self.keys.dead(ZERO))
+
+    async def state(self, scope: str = "s") -> tuple[bytes | None, bytes | None]:
+        found = await self.link.call("HMGET", self.keys.state(ZERO, scope), "state", "v")
+        return tuple(found)
+
+    async def everything(self) -> dict[bytes, object]:
+        """All keys of the partition with what they hold: to see that nothing was written."""
+        found: dict[bytes, object] = {}
+        for key in sorted(await self.link.call("KEYS", "{*:0}*")):
+            kind = await self.link.call("TYPE", key)
+            read = {
+                b"stream": ("XRANGE", key, "-", "+"),
+                b"hash": ("HGETALL", key),
+                b"string": ("GET", key),
+            }[kind if isinstance(kind, bytes) else str(kind).encode()]
+            found[key] = await self.link.call(*read)
+        return found
+
+
+@asynccontextmanager
+async def tenure(store: Store) -> AsyncGenerator[Tenure]:
+    link = store.link()
+    keys = Keys("scripts")
+    try:
+        meta = await open_namespace(link, keys, 4)
+        held = Tenure(link, await fit_scripts(link, memory=store.is_memory), keys, meta)
+        await held.claim()
+        yield held
+    finally:
+        await link.aclose()
+
+
+def reply(number: int) -> bytes:
+    return msgpack.packb({"type": "reply", "number": number})
+
+
+def commit(entry_id: EntryId, *replies: bytes, scope: str = "s", **more: Any) -> Commit:
+    return Commit(entry_id, ScopeId(scope), replies, **more)
+
+
+def change(expected: str, packed: bytes | None) -> StateChange:
+    return StateChange(expected, packed)

@@ -1,0 +1,63 @@
+"""A proxy before a server that can lose answers: what was asked is done, and nobody learns of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Proxy:
+    """Forwards connections; `lose_answers` many answers are lost with their connections."""
+
+    def __init__(self, server_port: int) -> None:
+        self.url = ""
+        self.lose_answers = 0
+        self.lost = 0
+        self._server_port = server_port
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._ask(reader, up_writer))
+                group.create_task(self._answer(up_reader, writer, up_writer))
+        except* ConnectionError:
+            pass
+        finally:
+            writer.close()
+            up_writer.close()
+
+    async def _ask(self, reader: asyncio.StreamReader, up: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            up.write(data)
+        up.close()
+
+    async def _answer(
+        self, up: asyncio.StreamReader, writer: asyncio.StreamWriter, up_writer: asyncio.StreamWriter
+    ) -> None:
+        while data := await up.read(65_536):
+            if self.lose_answers:
+                self.lose_answers -= 1
+                self.lost += 1
+                up_writer.close()
+                break
+            writer.write(data)
+        writer.close()
+
+
+@asynccontextmanager
+async def proxy(server_port: int) -> AsyncIterator[Proxy]:
+    one = Proxy(server_port)
+    server = await asyncio.start_server(one.serve, "127.0.0.1", 0)
+    one.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    try:
+        yield one
+    finally:
+        server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        serving = {task for task in others if "Proxy.serve" in repr(task)}
+        for task in serving:
+            task.cancel()
+        if serving:
+            await asyncio.wait(serving)
