@@ -3,9 +3,8 @@
     wherry run examples.channels_consumer.app:application
 
 Each scope is a person in a room. What a person says goes to the room's group through the channel
-layer, and each consumer of the group answers on the reply stream of its own scope. Wherry sees
-that this is a consumer and finishes a message when the consumer's handler has returned, not when
-the consumer looks for the next one.
+layer, and each consumer of the group answers on the reply stream of its own scope. A message is
+finished when the consumer's handler has returned and the consumer asks for the next one.
 
 The in-memory layer reaches the consumers of one process; with several workers use
 ``channels_redis``, as with any Channels project.

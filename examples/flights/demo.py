@@ -130,7 +130,7 @@ async def main(workers: int) -> int:
             url = f"embedded://{Path(directory).resolve()}"
         try:
             return await run_demo(url, namespace, workers)
-        except* (ProcessFailed, Stalled, WherryError) as errors:
+        except* (ProcessFailed, Stalled, WherryError, BrokenPipeError) as errors:
             for error in flatten(errors):
                 print(f"scripts/demo: {error}", file=sys.stderr)
         return 1

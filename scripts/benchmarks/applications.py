@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
+async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ARG001 - ASGI
     """Answer each message with what it carried: a plain loop, for ever."""
     while True:
         message = await receive()

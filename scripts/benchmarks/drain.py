@@ -129,9 +129,7 @@ def with_worker(
     )
 
 
-def with_yardstick(
-    server: BenchServer, scopes: list[str], messages: int, size_bytes: int
-) -> Round:
+def with_yardstick(server: BenchServer, scopes: list[str], messages: int, size_bytes: int) -> Round:
     """Let the bare loop drain the same messages from one stream."""
     server.client.flushall()
     with yardstick.running_yardstick(server.url, messages) as loop:

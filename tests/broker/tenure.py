@@ -113,9 +113,9 @@ class Tenure:
         found = await self.link.call("HMGET", self.keys.state(ZERO, scope), "state", "v")
         return tuple(found)
 
-    async def everything(self) -> dict[bytes, object]:
+    async def everything(self) -> dict[bytes, Any]:
         """All keys of the partition with what they hold: to see that nothing was written."""
-        found: dict[bytes, object] = {}
+        found: dict[bytes, Any] = {}
         for key in sorted(await self.link.call("KEYS", "{*:0}*")):
             kind = await self.link.call("TYPE", key)
             read = {
@@ -124,6 +124,8 @@ class Tenure:
                 b"string": ("GET", key),
             }[kind if isinstance(kind, bytes) else str(kind).encode()]
             found[key] = await self.link.call(*read)
+            if read[0] == "HGETALL":
+                found[key] = {*zip(found[key][::2], found[key][1::2], strict=True)}
         return found
 
 

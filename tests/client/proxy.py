@@ -1,4 +1,4 @@
-"""A proxy before a server that can lose answers: what was asked is done, and nobody learns of it."""
+"""A proxy that can lose answers: what was asked of the server is done, and nobody learns of it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,20 @@ class Proxy:
         self.url = ""
         self.lose_answers = 0
         self.lost = 0
+        self.idle = asyncio.Event()
         self._server_port = server_port
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def close(self) -> None:
+        """Let all connections end by themselves; `idle` is set when they have."""
+        if not self._writers:
+            self.idle.set()
+        for writer in self._writers:
+            writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
+        self._writers |= {writer, up_writer}
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._ask(reader, up_writer))
@@ -27,6 +37,9 @@ class Proxy:
         finally:
             writer.close()
             up_writer.close()
+            self._writers -= {writer, up_writer}
+            if not self._writers:
+                self.idle.set()
 
     async def _ask(self, reader: asyncio.StreamReader, up: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
@@ -34,7 +47,10 @@ class Proxy:
         up.close()
 
     async def _answer(
-        self, up: asyncio.StreamReader, writer: asyncio.StreamWriter, up_writer: asyncio.StreamWriter
+        self,
+        up: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        up_writer: asyncio.StreamWriter,
     ) -> None:
         while data := await up.read(65_536):
             if self.lose_answers:
@@ -55,9 +71,8 @@ async def proxy(server_port: int) -> AsyncIterator[Proxy]:
         yield one
     finally:
         server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        serving = {task for task in others if "Proxy.serve" in repr(task)}
-        for task in serving:
-            task.cancel()
-        if serving:
-            await asyncio.wait(serving)
+        one.idle.clear()
+        one.close()
+        async with asyncio.timeout(5):
+            await one.idle.wait()
+        await asyncio.sleep(0)  # the task that served last ends

@@ -120,13 +120,10 @@ async def test_concurrent_sends_share_writes(redis_url: str):
 
 
 async def test_order_of_calls_is_order_of_entries(url: str):
-    async with Client(url) as client:
-        async with asyncio.TaskGroup() as group:
-            one = [group.create_task(client.send("scope", say(n))) for n in range(1_500)]
-            many = group.create_task(
-                client.send_many(("scope", say(n)) for n in range(1_500, 1_700))
-            )
-            last = group.create_task(client.send("scope", say(1_700)))
+    async with Client(url) as client, asyncio.TaskGroup() as group:
+        one = [group.create_task(client.send("scope", say(n))) for n in range(1_500)]
+        many = group.create_task(client.send_many(("scope", say(n)) for n in range(1_500, 1_700)))
+        last = group.create_task(client.send("scope", say(1_700)))
     entries = await sent(url, "scope", 1_701)
     assert [entry.message["number"] for entry in entries] == list(range(1_701))
     ids = [*(task.result() for task in one), *many.result(), last.result()]
@@ -343,7 +340,7 @@ async def test_send_many_of_nothing_needs_no_store():
 
 async def test_store_that_is_not_there():
     async with Client("redis://127.0.0.1:1") as client:
-        with pytest.raises(StoreUnavailable, match="127.0.0.1:1.*was not appended"):
+        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1.*was not appended"):
             await client.send("scope", say(0))
         with pytest.raises(StoreUnavailable) as failed:
             await client.send_many([("scope", say(0)), ("scope", say(1))])
@@ -393,7 +390,7 @@ def test_client_in_a_second_loop_names_the_remedy(redis_url: str):
                 anext(client.request_stream("scope", say(1))),
                 client.aclose(),
             ):
-                with pytest.raises(WrongLoop, match="one Client for each loop.*SyncClient"):
+                with pytest.raises(WrongLoop, match=r"one Client for each loop.*SyncClient"):
                     await use
 
         with asyncio.Runner() as other:

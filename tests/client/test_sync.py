@@ -31,11 +31,11 @@ def heard(*numbers: int) -> list[dict[str, object]]:
     return [{"type": "heard", "number": number} for number in numbers]
 
 
-def serve(url: str, count: int, stop: threading.Event | None = None) -> None:
+def serve(url: str, count: int) -> None:
     """Answer so many messages to "scope" with their number doubled, in a loop of its own."""
 
     async def main() -> None:
-        async with owner(url) as worker:
+        async with asyncio.timeout(20), owner(url) as worker:
             for _ in range(count):
                 entry = (await worker.entries("scope"))[0]
                 if entry.message["type"] == "bad":
@@ -77,7 +77,7 @@ def test_every_call_of_the_client_is_there(url: str):
         messages = [reply.message for reply in replies]
         assert messages == [*heard(2, 4, 6, 8), None]
         assert [reply.cause for reply in replies[2:4]] == [first, *many]
-        assert [e for e in client.replies("scope", after=replies[3].id)] == replies[4:]
+        assert list(client.replies("scope", after=replies[3].id)) == replies[4:]
     assert client_threads() == []
 
 

@@ -171,11 +171,12 @@ class Rig:
         return [(one or b"").decode() for one in await self.link.calls(commands)]
 
     async def leftovers(self) -> set[str]:
-        """Keys of partitions that live for ever, but for leases and states."""
+        """Keys of partitions that live for ever, but for input streams, leases and states."""
         found: set[str] = set()
         for name in await self.link.call("KEYS", f"{{{self.keys.namespace}:*"):
             key = name.decode()
-            if not key.endswith("}:lease") and await self.link.call("PTTL", key) < 0:
+            lasts = key.endswith(("}:lease", "}:in")) or "}:scope:" in key
+            if not lasts and await self.link.call("PTTL", key) < 0:
                 found.add(key)
         return found
 

@@ -266,7 +266,7 @@ async def test_replies_that_are_gone_are_told_to_the_browser(redis_url: str):
     async with link, Client(redis_url, namespace="chat") as client:
         await client.send("chat:old", {"type": "chat.stop"})
         key = f"{{chat:{partition_of('chat:old', 64)}}}:out:chat:old"
-        word = {
+        word: dict[Any, Any] = {
             "m": b"\x82\xa4type\xa9chat.word\xa4text\xa1x",
             "i": "1-0",
             "n": "0",

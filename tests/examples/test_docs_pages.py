@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -23,6 +25,28 @@ def write_files(page: str, directory: Path) -> list[str]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return [name for name, _ in found]
+
+
+def whole_programs(page: str) -> list[str]:
+    """Return the snippets of a page that are no files: each runs by itself."""
+    text = FILE.sub("", (ROOT / "docs" / page).read_text(encoding="utf-8"))
+    return re.findall(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(("page", "count"), [("fastapi.md", 1), ("from-runworker.md", 3)])
+def test_snippets_run(page: str, count: int):
+    programs = whole_programs(page)
+    assert len(programs) == count
+    for program in programs:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, f"{program}\n{done.stderr}"
+        assert done.stderr == ""
 
 
 @pytest.mark.limit_s(60)

@@ -89,7 +89,8 @@ class Recording:
         return {**delivery.entry.message, "id": delivery.entry.id, "attempt": delivery.attempt}
 
     def finish(self, lane: Lane, delivery: Delivery) -> None:
-        self.log.append(("finished", delivery.entry.message["number"]))
+        number = delivery.entry.message["number"]
+        self.log += [("finished", number), ("finished by", (lane.scope_id, number))]
 
     def failed(self, lane: Lane, delivery: Delivery, error: BaseException) -> bool:
         self.log.append(("failed", delivery.entry.message["number"]))

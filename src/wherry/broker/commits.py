@@ -201,7 +201,7 @@ class _Encoder:
     def encode(self, operation: Operation) -> list[Argument]:
         scope, partition = operation.scope_id, self._partition
         if isinstance(operation, Fail):
-            return ["f", operation.entry_id, operation.row]
+            return ["f", operation.entry_id, scope, operation.row]
         out = self._number(self._keys.replies(partition, scope)) if scope else 0
         inbox = operation.inbox and self._number(self._keys.inbox(partition, operation.inbox))
         if isinstance(operation, Commit):

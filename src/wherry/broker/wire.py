@@ -95,25 +95,26 @@ class Keys:
         return f"{{{self.namespace}:{partition}}}:dead"
 
 
-def pack(value: object, what: str) -> bytes:
+def pack(value: object, what: str, name: str = "") -> bytes:
     """Pack a value as msgpack.
 
     Raises:
         MessageError: a value that does not travel: NaN or infinity, an integer beyond 64 bits,
-            a map key or an object that msgpack does not know. ``what`` names it in the text.
+            a map key or an object that msgpack does not know. ``what`` and ``name`` tell in the
+            text which one it is; they are put together only then.
     """
     try:
         data = _packer.pack(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         _packer.reset()
         raise MessageError(
-            f"{what} cannot be packed: {error}; use None, bool, int (64 bits), float, str, "
-            "bytes, list and dict only"
+            f"{_called(what, name)} cannot be packed: {error}; use None, bool, int (64 bits), "
+            "float, str, bytes, list and dict only"
         ) from error
     # NaN and the infinities are packed as cb 7f.. or cb ff..; the exact look is taken only
     # when those bytes occur.
     if b"\xcb\x7f" in data or b"\xcb\xff" in data:
-        _refuse_odd_floats(value, what)
+        _refuse_odd_floats(value, _called(what, name))
     return data
 
 
@@ -123,12 +124,13 @@ def pack_message(message: Mapping[str, Any], limit_bytes: int) -> bytes:
     Raises:
         MessageError: no ``type`` of type str, a value that does not travel, or too large.
     """
-    if not isinstance(message.get("type"), str):
+    kind = message.get("type")
+    if not isinstance(kind, str):
         raise MessageError("a message must be a dict with a 'type' of type str")
-    data = pack(message, f"message {message['type']!r}")
+    data = pack(message, "message", kind)
     if len(data) > limit_bytes:
         raise MessageError(
-            f"message {message['type']!r} has {len(data)} bytes, more than {limit_bytes}; "
+            f"message {kind!r} has {len(data)} bytes, more than {limit_bytes}; "
             "send a reference instead, or raise message_bytes"
         )
     return data
@@ -183,7 +185,7 @@ def read_entry(
     size = sum(map(len, flat))
     scope = fields.get(b"s", b"").decode("utf-8", "surrogateescape")
     problem = _scope_id_problem(scope)
-    inbox = fields.get(b"r", b"").decode("utf-8", "replace")
+    inbox = fields[b"r"].decode("utf-8", "replace") if b"r" in fields else ""
     if problem:
         return BadEntry(
             id=number,
@@ -197,6 +199,9 @@ def read_entry(
             raise ValueError(f"{size} bytes, more than {limit_bytes}")
         body = fields.get(b"m") or fields.get(b"j") or b""
         message = read_body(body)
+        if len(fields) == 2:
+            # A scope and a message and no more, as most are: to look for the rest costs as much.
+            return Entry(number, partition, ScopeId(scope), message, body, size)
         keys = fields.get(b"c", b"")
         if keys:
             _check_scope_keys(keys)
@@ -303,6 +308,10 @@ def _read_number(fields: Mapping[bytes, bytes], name: bytes) -> int:
     if not text.isdigit():
         raise ValueError(f"field '{name.decode()}' is not a number")
     return int(text)
+
+
+def _called(what: str, name: str) -> str:
+    return f"{what} {name!r}" if name else what
 
 
 def _scope_id_problem(scope_id: str) -> str:

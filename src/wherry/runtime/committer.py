@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from ..broker.commits import (
     MAX_OPERATIONS,
@@ -36,8 +37,7 @@ QUEUE_LIMIT = 4_000
 QUEUE_LIMIT_BYTES = 4 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What became of one operation.
 
     Attributes:
@@ -216,14 +216,15 @@ class Committer:
                 for _, call in calls
             ],
         )
-        unanswered: list[_Queue] = []
+        refusal: StoreUnavailable | StoreRefused | None = None
         for (queue, _), answer in zip(calls, answers, strict=True):
             if isinstance(answer, StoreUnavailable | StoreRefused):
-                unanswered.append(queue)
+                refusal = answer
             else:
                 self._answer(queue, answer)
-        if unanswered:
-            self._again(unanswered)
+        if refusal is not None:
+            # What was answered has nothing in flight any more; the others are sent again.
+            raise refusal
 
     def _load(self, queue: _Queue) -> None:
         """Move what fits into one call from the queue into flight."""

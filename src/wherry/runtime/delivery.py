@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..broker.commits import Bury
 from ..model import Entry
 
 
@@ -30,3 +31,27 @@ class Delivery:
     is_streamed: bool = False
     run: int = 0
     held_at_s: float = 0.0
+
+    def begin_anew(self) -> None:
+        """Forget what an attempt has sent; what was written stays, under another run."""
+        self.replies = []
+        self.replies_bytes = 0
+        self.emitted = 0
+        self.is_streamed = self.entry.mark == 2
+        self.run = 0
+
+
+def has_expired(entry: Entry, redis_ms: int) -> bool:
+    """Whether it is too late to handle an entry, by Redis' clock."""
+    return 0 < entry.expires_unix_ms <= redis_ms
+
+
+def expiry_of(entry: Entry) -> Bury:
+    """What finishes an entry unhandled because it has expired."""
+    return Bury(
+        entry.id,
+        entry.scope_id,
+        "Expired: not handled before its expiry",
+        inbox=entry.inbox,
+        is_kept=False,
+    )

@@ -58,6 +58,8 @@ class HandOff:
         ledger.is_draining = True
         self._holdings.changed.set()
         holding.deferred.clear()
+        for track in holding.tracks.values():
+            track.refilling = None
         lanes = [track.lane for track in holding.tracks.values() if track.lane is not None]
         for lane in lanes:
             self._let_go(holding, lane)

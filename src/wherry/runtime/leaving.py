@@ -44,16 +44,21 @@ class Leaving:
 
     def add(self, lane: Lane) -> None:
         """A lane is to end."""
-        self._by_scope.setdefault(lane.scope_id, []).append(lane)
+        lanes = self._by_scope.setdefault(lane.scope_id, [])
+        if lane not in lanes:
+            lanes.append(lane)
 
-    def remove(self, lane: Lane) -> None:
-        """A lane's task is done."""
+    def remove(self, lane: Lane) -> Lane | None:
+        """A lane's task is done; gives the lane of its scope that ends after it, if any."""
         self._due.pop(lane, None)
         lanes = self._by_scope.get(lane.scope_id)
-        if lanes is not None and lane in lanes:
-            lanes.remove(lane)
-            if not lanes:
-                del self._by_scope[lane.scope_id]
+        if lanes is None or lane not in lanes:
+            return None
+        place = lanes.index(lane)
+        del lanes[place]
+        if not lanes:
+            del self._by_scope[lane.scope_id]
+        return lanes[place] if place < len(lanes) else None
 
     def expect(self, lane: Lane) -> None:
         """A lane was cancelled: its time runs."""

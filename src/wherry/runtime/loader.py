@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ..broker.connect import Link
 from ..broker.streams import RawEntry, fetch_entries, load_states
 from ..broker.wire import Keys
-from ..errors import StoreRefused, StoreUnavailable, WherryError
+from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 from ..hooks import Hooks
 from .holding import Track
 
@@ -67,7 +67,7 @@ class Loader:
                 await self._load_states()
                 await self._fetch_deferred()
                 pause_s = 0.0
-            except (StoreUnavailable, StoreRefused) as error:
+            except (StoreUnavailable, StoreRefused, StoreError) as error:
                 pause_s = min(MAX_PAUSE_S, 2 * pause_s or 0.05)
                 self._hooks.warn("loading waits for Redis", reason=str(error), duration_s=pause_s)
                 self._work.set()
@@ -111,3 +111,7 @@ class Loader:
             if raw is not None:
                 ledger.hold(entry_id, sum(map(len, raw[1])))
                 self.on_refill(track, raw)
+        if not any(found):
+            # Nothing to wait for: no answer to a commit of theirs will ask for the next ones.
+            self.refill(track)
+            track.holding.drop_if_unused(track)

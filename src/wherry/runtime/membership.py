@@ -145,14 +145,20 @@ class Membership:
             asked, candidates = candidates[:wanted], candidates[wanted:]
             claimed = await self._leases.claim(asked)
             if self.is_stopping:
-                for one in claimed:
-                    await self._leases.release(one.partition, one.token)
+                await self._let_go(claimed)
                 return
             await self._take(claimed)
             wanted -= len(claimed)
 
+    async def _let_go(self, claimed: Sequence[Claimed]) -> None:
+        for one in claimed:
+            await self._leases.release(one.partition, one.token)
+
     async def _take(self, claimed: Sequence[Claimed]) -> None:
         rows = await self._leases.attempts([one.partition for one in claimed])
+        if self.is_stopping:
+            await self._let_go(claimed)
+            return
         for one, attempts in zip(claimed, rows, strict=True):
             ledger = Ledger(partition=one.partition, token=one.token)
             self._holdings.add(Holding(ledger, one.last_id, attempts=dict(attempts)))

@@ -143,16 +143,18 @@ class Pool:
             return
         if lane.is_open:
             lane.move(LaneState.ENDING)
-            self._forget(lane)
-            self._leaving.add(lane)
-            self._forward(lane)
+            self._retire(lane)
         if at_once or not lane.is_busy:
             self._cancel(lane)
 
-    def _forget(self, lane: Lane) -> None:
+    def _retire(self, lane: Lane) -> None:
+        """A lane takes no more messages; those of its scope come after what waits in it."""
         if self.lanes.get(lane.scope_id) is lane:
             del self.lanes[lane.scope_id]
         self._idle.forget(lane)
+        self._leaving.add(lane)
+        redirect = partial(self._redirect, lane.scope_id, lane.scope)
+        lane.input_queue.forward(redirect)
 
     def _cancel(self, lane: Lane) -> None:
         if lane.instance is not None:
@@ -178,24 +180,23 @@ class Pool:
             lane.future.exception()
         if lane.state is not LaneState.ENDED:
             lane.move(LaneState.ENDED)
-        self._forget(lane)
-        self._leaving.remove(lane)
+        self._retire(lane)
+        successor = self._leaving.remove(lane) or self.lanes.get(lane.scope_id)
         self._room.leave(lane)
         self._policy.ended(lane)
-        self._forward(lane)
-        self._hand_over(lane)
+        if lane.input_queue:
+            self._hand_over(lane, successor)
         # Nothing holds on to what has ended, so it is freed at once and not by a collection.
         lane.instance = None
         self._make_room()
 
-    def _hand_over(self, lane: Lane) -> None:
+    def _hand_over(self, lane: Lane, successor: Lane | None) -> None:
         """What waits in a lane that is done goes to the scope's next one."""
-        successor = self.lanes.get(lane.scope_id)
-        if successor is not None and lane.input_queue:
+        if successor is not None:
             # It waits for the end of this lane and has taken nothing.
             self._idle.discard(successor)
             successor.input_queue.inherit(lane.input_queue)
-        elif lane.input_queue:
+        else:
             items, passes = lane.input_queue.drain(), lane.input_queue.passes
             if self._is_closing:
                 self._hooks.detail(
@@ -215,9 +216,6 @@ class Pool:
                     )
             if lane.scope_id in self.lanes:
                 self.lanes[lane.scope_id].input_queue.passes = passes
-
-    def _forward(self, lane: Lane) -> None:
-        lane.input_queue.forward(partial(self._redirect, lane.scope_id, lane.scope))
 
     def _redirect(self, scope_id: Any, scope: Any, item: Item) -> None:
         self._face.get_or_create_application_instance(scope_id, scope).put_nowait(item)
@@ -244,8 +242,7 @@ class Pool:
         """See `wherry.runtime.lane.Host`."""
         # Now, and not when the task is done: nobody shall find it and tell its error once more.
         self._room.leave(lane)
-        self._forget(lane)
-        self._forward(lane)
+        self._retire(lane)
 
     async def prepare(self, lane: Lane) -> Instance:
         """See `wherry.runtime.lane.Host`."""
@@ -336,7 +333,7 @@ class Pool:
             while True:
                 for lane in list(self.lanes.values()):
                     self.end(lane)
-                ending = [one for one in self.leaving if one.state is LaneState.ENDING]
+                ending = [one for one in self.leaving if one.state is not LaneState.ABANDONED]
                 pending = [one.future for one in (*self.lanes.values(), *ending)]
                 left_s = None if until_s is None else until_s - loop.time()
                 if not pending or (left_s is not None and left_s <= 0):

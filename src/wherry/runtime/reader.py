@@ -194,7 +194,9 @@ class Reader:
             self._gate.history_changed()
         for key, entries in answer.items():
             holding = by_key[key]
-            if holding.is_lost or holding.ledger.rewinds != readable[holding]:
+            if holding.is_lost or holding.ledger.is_draining:
+                continue
+            if holding.ledger.rewinds != readable[holding]:
                 continue
             self._router.route(holding, entries)
         for holding in self._holdings.all():

@@ -17,7 +17,7 @@ from ..hooks import Hooks
 from ..model import BadEntry, Entry, EntryId, ScopeId
 from .clock import Clock
 from .committer import Committer
-from .delivery import Delivery
+from .delivery import Delivery, expiry_of, has_expired
 from .holding import Holding, Track
 from .pool import Face
 
@@ -75,8 +75,8 @@ class Router:
 
     def deliver(self, track: Track, entry: Entry) -> None:
         """Put an entry into its lane's inbox, unless it has expired."""
-        if entry.expires_unix_ms and entry.expires_unix_ms <= self._clock.redis_ms():
-            self._expire(track, entry)
+        if has_expired(entry, self._clock.redis_ms()):
+            self._committer.put(track, expiry_of(entry))
             return
         delivery = Delivery(entry, is_streamed=entry.mark == 2)
         row = track.holding.attempts.get(entry.id) if track.holding.attempts else None
@@ -104,16 +104,6 @@ class Router:
             return
         wait_s = min(wait_s, self._config.retry_backoff_max_s)
         track.not_before_s = max(track.not_before_s, self._clock.now_s() + wait_s)
-
-    def _expire(self, track: Track, entry: Entry) -> None:
-        operation = Bury(
-            entry.id,
-            entry.scope_id,
-            "Expired: not handled before its expiry",
-            inbox=entry.inbox,
-            is_kept=False,
-        )
-        self._committer.put(track, operation)
 
     def _bury(self, holding: Holding, entry: BadEntry) -> None:
         self._hooks.warn(

@@ -65,11 +65,12 @@ class Settlement:
     def _settle_odd(self, holding: Holding, odd: Sequence[Result]) -> None:
         """Let go of everything first: only then may the partition be read again."""
         dropped: dict[ScopeId, Track] = {}
-        bad: dict[EntryId, tuple[Track, str]] = {}
+        bad: dict[EntryId, Bury] = {}
         for result in odd:
-            entry_id = _entry_of(result.operation)
-            if result.outcome is Outcome.BAD and entry_id:
-                bad.setdefault(entry_id, (result.track, result.reason))
+            if result.outcome is Outcome.BAD:
+                burial = _burial(result)
+                if burial is not None:
+                    bad.setdefault(burial.entry_id, burial)
         for result in odd:
             result.track.outstanding -= 1
             operation, track = result.operation, result.track
@@ -77,7 +78,7 @@ class Settlement:
             entry_id = _entry_of(operation)
             if result.outcome is Outcome.ALREADY and entry_id:
                 self._finish(holding, entry_id)
-            elif isinstance(operation, Commit) and operation.entry_id not in bad:
+            elif isinstance(operation, Commit | Bury) and operation.entry_id not in bad:
                 holding.ledger.forget(operation.entry_id)
             self._hooks.detail(
                 "a commit was not done",
@@ -88,9 +89,8 @@ class Settlement:
             )
         for track in dropped.values():
             self._drop(holding, track, keep=bad)
-        for entry_id, (track, reason) in bad.items():
-            operation = Bury(entry_id, track.scope_id, reason)
-            self.committer.put(holding.track(track.scope_id), operation)
+        for burial in bad.values():
+            self.committer.put(holding.track(burial.scope_id), burial)
         holding.deferred.clear()
         holding.ledger.rewind()
         self._holdings.changed.set()
@@ -151,6 +151,24 @@ class Settlement:
                     lane.instance.unfinished = []
                 self._pool.end(lane)
         self._holdings.changed.set()
+
+
+def _burial(result: Result) -> Bury | None:
+    """What finishes the entry whose effects cannot be written.
+
+    For what was sent outside any message that is the next entry of the scope: it would only
+    make another instance, which sends the same.
+    """
+    operation, track = result.operation, result.track
+    entry_id = _entry_of(operation)
+    inbox = operation.inbox if isinstance(operation, Commit | Emit) else ""
+    if entry_id is None and track.lane is not None:
+        instance = track.lane.instance
+        open_ones = instance.unfinished if instance is not None else []
+        head = open_ones[0] if open_ones else track.lane.input_queue.peek()
+        if isinstance(head, Delivery):
+            entry_id, inbox = head.entry.id, head.entry.inbox
+    return Bury(entry_id, track.scope_id, result.reason, inbox=inbox) if entry_id else None
 
 
 def _entry_of(operation: Operation) -> EntryId | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
-from collections import deque
 from typing import Any, Protocol, cast
 
 from ..broker.commits import Bury, Commit, Fail, StateChange
@@ -20,7 +19,7 @@ from ..model import Message, ScopeId
 from .asgi import ASGI_VERSIONS
 from .clock import Clock
 from .committer import Committer
-from .delivery import Delivery
+from .delivery import Delivery, expiry_of, has_expired
 from .holding import Holdings, Track
 from .inbox import Item
 from .instance import Instance
@@ -55,7 +54,7 @@ class Tracked:
         self._holdings = holdings
         self._clock = clock
         self._busy_count = 0
-        self._gated: deque[Lane] = deque()
+        self._gated: dict[Lane, None] = {}  # in the order in which they came
 
     def created(self, lane: Lane) -> None:
         """Tie a new lane to the track of its scope; a scope of no held partition has none."""
@@ -68,16 +67,21 @@ class Tracked:
     def begin(self, lane: Lane) -> bool:
         """Whether there is room for one more busy lane."""
         if self._busy_count >= self._config.concurrency:
-            self._gated.append(lane)
+            self._gated[lane] = None
             return False
         self._busy_count += 1
         return True
 
     def fits(self, lane: Lane, item: Item) -> bool:
         """Whether the lane's instance has the scope keys that the entry asks for."""
+        if not isinstance(item, Delivery):
+            return True
+        # A lane may outlive the tenure in which it was made, if user code has asked for it.
         track = cast("Track | None", lane.tracking)
         return (
-            track is None or not isinstance(item, Delivery) or item.entry.scope_keys == track.keys
+            track is not None
+            and not track.holding.is_lost
+            and item.entry.scope_keys == track.keys
         )
 
     def rest(self, lane: Lane) -> bool:
@@ -88,8 +92,12 @@ class Tracked:
     def idled(self, lane: Lane) -> None:
         """A lane is no longer busy: let the next one start."""
         self._busy_count -= 1
-        while self._gated:
-            gated = self._gated.popleft()
+        self._open_gate()
+
+    def _open_gate(self) -> None:
+        while self._gated and self._busy_count < self._config.concurrency:
+            gated = next(iter(self._gated))
+            del self._gated[gated]
             if gated.is_open and gated.input_queue:
                 gated.wake()
                 return
@@ -97,11 +105,14 @@ class Tracked:
     async def prepare(self, lane: Lane) -> Instance:
         """A new instance with a fresh scope, when its backoff is over and its state is loaded."""
         track = cast("Track | None", lane.tracking)
-        if track is None:
+        self._holdings.changed.set()  # it was admitted: others may be, too
+        if track is None or track.holding.is_lost:
+            _drop_deliveries(lane)
             return Instance(lane, lane.scope)
         pause_s = track.not_before_s - self._clock.now_s()
         if pause_s > 0:
             await asyncio.sleep(pause_s)
+        self._expire(lane, track)
         head = lane.input_queue.peek()
         track.keys = head.entry.scope_keys if isinstance(head, Delivery) else b""
         scope = lane.scope = self._make_scope(lane.scope_id, track.keys)
@@ -135,7 +146,9 @@ class Tracked:
     def open(self, lane: Lane, delivery: Delivery) -> Message:
         """The message of a delivery; a retry gets a fresh one, as the first may be changed."""
         entry = delivery.entry
-        message = entry.message if delivery.attempt == 1 else read_body(entry.body)
+        # Who was given it before may have changed it.
+        is_fresh = "wherry" not in entry.message
+        message = entry.message if is_fresh else read_body(entry.body)
         message["wherry"] = {
             "id": entry.id,
             "attempt": delivery.attempt,
@@ -165,6 +178,15 @@ class Tracked:
             delivery.replies_bytes + (len(change.packed or b"") if change else 0) + 128,
         )
         self.committer.put(track, operation)
+        self._expire(lane, track)
+
+    def _expire(self, lane: Lane, track: Track) -> None:
+        """Finish what has expired while it waited its turn."""
+        while isinstance(head := lane.input_queue.peek(), Delivery):
+            if not has_expired(head.entry, self._clock.redis_ms()):
+                return
+            lane.input_queue.take()
+            self.committer.put(track, expiry_of(head.entry))
 
     def _change_of(self, lane: Lane, track: Track) -> StateChange:
         instance = lane.instance
@@ -196,7 +218,7 @@ class Tracked:
         track = cast("Track", lane.tracking)
         entry, reason = delivery.entry, _reason(error)
         if delivery.attempt >= self._config.max_attempts:
-            trace = "".join(traceback.format_exception(error))[-ERROR_BYTES:]
+            trace = _trace(error)
             operation = Bury(
                 entry.id,
                 entry.scope_id,
@@ -216,8 +238,9 @@ class Tracked:
             "not_before": self._clock.redis_ms() + int(backoff_s * 1000),
             "error": reason,
         }
-        self.committer.put(track, Fail(entry.id, entry.scope_id, pack(row, "attempt"), 256))
-        _begin_anew(delivery)
+        packed = track.holding.attempts[entry.id] = pack(row, "attempt")
+        self.committer.put(track, Fail(entry.id, entry.scope_id, packed, 256))
+        delivery.begin_anew()
         delivery.attempt += 1
         return True
 
@@ -231,7 +254,7 @@ class Tracked:
         """Give a delivery that was cut off to the scope's next lane, if there is to be one."""
         track = cast("Track", lane.tracking)
         if not track.holding.is_lost and not track.holding.ledger.is_draining:
-            _begin_anew(delivery)
+            delivery.begin_anew()
             lane.input_queue.put_back(delivery)
 
     def ended(self, lane: Lane) -> None:
@@ -240,16 +263,33 @@ class Tracked:
         if track is not None and track.lane is lane:
             track.lane = None
             track.holding.drop_if_unused(track)
+        # It may have been let in, and have ended before it began.
+        self._open_gate()
 
 
-def _begin_anew(delivery: Delivery) -> None:
-    delivery.replies = []
-    delivery.replies_bytes = 0
-    delivery.emitted = 0
-    delivery.is_streamed = False
-    delivery.run = 0
+def _drop_deliveries(lane: Lane) -> None:
+    """They are in the stream of a partition that is not ours any more."""
+    for item in lane.input_queue.drain():
+        if not isinstance(item, Delivery):
+            lane.input_queue.put_nowait(item)
 
 
 def _reason(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return text.encode()[:ERROR_BYTES].decode("utf-8", "ignore")
+    name = type(error).__name__
+    try:
+        text = f"{name}: {error}".removesuffix(": ")
+    except Exception:  # noqa: BLE001 - the application's own class
+        text = f"{name} (its text cannot be had)"
+    return _cut(text.encode("utf-8", "replace")[:ERROR_BYTES])
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 - the application's own class
+        return ""
+    return _cut(text.encode("utf-8", "replace")[-ERROR_BYTES:])
+
+
+def _cut(text: bytes) -> str:
+    return text.decode("utf-8", "ignore")

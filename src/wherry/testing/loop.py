@@ -64,17 +64,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         Raises:
             WrongLoop: an event loop is running in this thread, or this one in another.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            if not self.is_running():
-                return
-        raise WrongLoop(
-            "the harness runs an event loop of its own and cannot be used while another one runs "
-            "here: call it from a plain function (def test_...), not from a coroutine or the "
-            "application; a coroutine can use wherry.Worker and wherry.Client on a memory:// "
-            "store instead"
-        )
+        check_thread()
+        if self.is_running():
+            raise WrongLoop("the harness is being used by another thread; use it from one only")
 
     def settle(self) -> None:
         """Run until nothing is left that could run now; time does not move.
@@ -221,6 +213,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return True
         except Rested:
             return False
+
+
+def check_thread() -> None:
+    """See whether an event loop could be run here.
+
+    Raises:
+        WrongLoop: one is running in this thread already.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise WrongLoop(
+        "the harness runs an event loop of its own and cannot be used while another one runs "
+        "here: call it from a plain function (def test_...), not from a coroutine, nor from the "
+        "application; a coroutine can use wherry.Worker and wherry.Client on a memory:// store"
+    )
 
 
 def _see(task: asyncio.Task[Any]) -> None:

@@ -6,7 +6,7 @@
 --   ttl ms of states (0 none), then operations:
 --   commit: 'c' id scope out inbox state [action expected bytes] end first count message...
 --   emit:   'e' number id scope out inbox attempt first count message...
---   fail:   'f' id row
+--   fail:   'f' id scope row
 --   bury:   'b' id scope out inbox first error traceback attempts kept
 --           (kept '0': not to the dead letters)
 -- out, inbox, state: number of a key, 0 without. action: '' unchanged, 's' set, 'd' delete.
@@ -180,17 +180,24 @@ local function emit()
 end
 
 local function fail()
-  local id, row = take(), take()
+  local id, scope, row = take(), take(), take()
+  if void[scope] then
+    return -1
+  end
   if #redis.call('XRANGE', KEYS[1], id, id) == 0 then
     return 0
   end
   redis.call('HSET', KEYS[3], id, row)
+  has_attempts = true
   return 1
 end
 
 local function bury()
   local id, scope, out, inbox, first = take(), take(), number(), number(), take()
   local reason, traceback, attempts, is_kept = take(), take(), take(), take() == '1'
+  if void[scope] then
+    return -1
+  end
   local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
   if not entry then
     return 0

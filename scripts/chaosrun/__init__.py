@@ -1,0 +1,1 @@
+"""Fault runs: a fleet of real processes is killed, stalled and redeployed, and all is counted."""
