@@ -144,8 +144,10 @@ def _check_told(verdict: Verdict, name: str, told: set[int], replies: list[Reply
         verdict.figures["streamed answers begun anew"] += max(0, len(begins) - 1)
         final = parts[begins[-1] :] if begins else parts
         words = [one.message["word"] for one in final if one.message and "word" in one.message]
-        indices = [one.index for one in final]
-        if words != list(WORDS) or indices != list(range(len(WORDS) + 1)):
+        indices = [one.index for one in final if one.message]
+        ends = [one.count for one in final if one.is_end]
+        length = len(WORDS) + 1
+        if words != list(WORDS) or indices != list(range(length)) or ends != [length]:
             verdict.wrong("streamed answer not whole", f"{name} {cause}: {words}")
         verdict.figures["streamed answers"] += 1
     if len(by_cause) != len(told):

@@ -17,9 +17,10 @@ from wherry.broker.wire import Keys
 from wherry.errors import WherryError
 from wherry.model import Partition
 
-from .fleet import Fleet, Server, WorkerProcess
+from .fleet import Fleet, Server
 
 GONE_S = 0.5
+LOOK_AGAIN_S = 0.1
 
 
 @dataclass(slots=True)
@@ -77,8 +78,14 @@ class Faults:
         self._quota.note("redis", counts=True)
 
     async def _strike(self, kind: str, random_: random.Random) -> None:
-        victim = random_.choice(self._fleet.workers)
-        counts = await self._owns_work(victim)
+        # Who has not joined yet is left alone: a fleet that never comes up shows nothing.
+        owners = await self._owners()
+        ready = [one for one in self._fleet.workers if one.process.pid in owners]
+        if not ready:
+            await asyncio.sleep(LOOK_AGAIN_S)
+            return
+        victim = random_.choice(ready)
+        counts = owners[victim.process.pid]
         if kind == "kill":
             await self._fleet.end(victim, signal.SIGKILL, replace=True)
         elif kind == "term":
@@ -89,22 +96,20 @@ class Faults:
             victim.process.send_signal(signal.SIGCONT)
         self._quota.note(kind, counts)
 
-    async def _owns_work(self, worker: WorkerProcess) -> bool:
-        """Whether partitions of a worker hold unfinished entries right now."""
+    async def _owners(self) -> dict[int, bool]:
+        """Process ids of the members -> whether their partitions hold unfinished entries."""
         try:
             if not self._partitions:
                 self._partitions = int(await self._link.call("HGET", self._keys.meta, "partitions"))
             partitions = [Partition(number) for number in range(self._partitions)]
-            ids = {
-                member.worker_id
-                for member in await read_members(self._link, self._keys)
-                if member.fields.get("pid") == str(worker.process.pid)
-            }
+            members = await read_members(self._link, self._keys)
             owners = await read_owners(self._link, self._survey, self._keys, partitions)
             sizes = await self._link.calls([("XLEN", self._keys.entries(p)) for p in partitions])
-            return any(
-                owner in ids and left_ms > 0 and size
-                for (owner, left_ms), size in zip(owners, sizes, strict=True)
-            )
         except (WherryError, TypeError):
-            return False
+            return {}
+        busy = {
+            owner
+            for (owner, left_ms), size in zip(owners, sizes, strict=True)
+            if left_ms > 0 and isinstance(size, int) and size
+        }
+        return {int(one.fields["pid"]): one.worker_id in busy for one in members}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from wherry import Client, StoreUnavailable
 
-TELL_EVERY = 200
+TELL_EVERY = 25
 ROUND = 400
 BACKLOG = 4_000
 

@@ -41,6 +41,7 @@ from .runtime.router import Router
 from .runtime.server import StatelessServer, first_error
 from .runtime.settlement import Settlement
 from .runtime.tracked import Tracked
+from .runtime.window import Window
 
 
 @dataclass(slots=True, eq=False)
@@ -155,10 +156,11 @@ class Worker(StatelessServer):
         committer = Committer(
             links.write, scripts.commit, keys, _retention(config), hooks, settlement.settle
         )
-        loader = Loader(links.command, keys, hooks)
+        window = Window(config, holdings)
+        loader = Loader(links.command, keys, window, hooks)
         settlement.committer, settlement.refill = committer, loader.refill
         self._tracked.committer, self._tracked.states = committer, loader
-        router = Router(config, self, committer, clock, hooks)
+        router = Router(config, window, self, committer, clock, hooks)
         loader.on_refill = router.refill
         leases = Leases(
             links.command,

@@ -101,6 +101,10 @@ async def test_reading_resumes_behind_an_id(url: str):
         assert await read(client, ids[2]) == [3, 4]
         assert await read(client, ids[4]) == []
         assert await read(client, "0-0") == list(range(5))
+        await client.send("scope", {"type": "say"})
+        await worker.answer("scope", *heard(5, 6))
+        # What begins behind a reply that is kept is known not to have begun before.
+        assert await read(client, ids[4]) == [5, 6]
 
 
 @pytest.mark.parametrize("after", ["x", "", "1-", "-1", "1-2-3", "$", "1-0 "])
@@ -601,3 +605,21 @@ async def test_streams_that_join_while_the_reader_connects_are_watched(url: str)
         assert seen(await asyncio.gather(*firsts)) == list(range(8))
         for one in followers:
             await one.aclose()
+
+
+async def test_follower_that_caught_up_before_the_shared_read_began_reads_on_by_itself():
+    """Two join one stream; the second one has read less than the shared read starts behind."""
+    async with Client("memory://join") as client:
+        await client.send("scope", {"type": "say"})
+        followers = client._followers
+        one, two = followers.join("key"), followers.join("key")
+        assert followers.go_live(one, "5-0")
+        assert not followers.go_live(two, "4-9")
+        assert followers.go_live(two, "5-0")
+        late = followers.join("key")
+        assert not followers.go_live(late, "4-9")
+        assert followers.go_live(late, "10-0")
+        late.lag()
+        assert not followers.go_live(late, "10-0")
+        for follower in (one, two, late):
+            followers.leave(follower)

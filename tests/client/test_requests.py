@@ -332,6 +332,10 @@ async def test_requests_outlast_a_restart_of_the_server(start_server: StartServe
         assert asking.result() == heard(0)
 
 
+async def blocks(worker: Owner) -> bool:
+    return "flags=b" in (await worker.link.call("CLIENT", "LIST")).decode()
+
+
 async def test_new_partition_is_watched_at_once(redis_url: str):
     """The blocking read of 30 s is ended, not waited for."""
     config = Config(block_s=30.0, socket_timeout_s=40.0)
@@ -339,6 +343,7 @@ async def test_new_partition_is_watched_at_once(redis_url: str):
         async with asyncio.TaskGroup() as group:
             first = group.create_task(client.request("a", say(0)))
             (entry,) = await worker.entries("a")
+            await until(lambda: blocks(worker))
             for number, scope in enumerate("bcdef"):
                 began_s = time.monotonic()
                 asking = group.create_task(client.request(scope, say(number)))
@@ -347,7 +352,7 @@ async def test_new_partition_is_watched_at_once(redis_url: str):
                 assert time.monotonic() - began_s < 1.0
             await worker.commit(entry, *heard(9))
         assert first.result() == heard(9)
-        assert "flags=b" not in (await worker.link.call("CLIENT", "LIST")).decode()
+        assert not await blocks(worker)
 
 
 async def test_without_the_right_to_unblock_the_connection_is_closed(start_server: StartServer):
@@ -359,13 +364,14 @@ async def test_without_the_right_to_unblock_the_connection_is_closed(start_serve
         async with asyncio.timeout(5), asyncio.TaskGroup() as group:
             first = group.create_task(client.request("a", say(0)))
             (entry,) = await worker.entries("a")
+            await until(lambda: blocks(worker))
             second = group.create_task(client.request("b", say(1)))
             await worker.answer("b", *heard(1))
             assert await second == heard(1)
             await worker.commit(entry, *heard(0))
         assert first.result() == heard(0)
     async with owner(server.url) as worker:
-        assert "flags=b" not in (await worker.link.call("CLIENT", "LIST")).decode()
+        assert not await blocks(worker)
 
 
 async def test_nothing_is_read_when_nothing_is_awaited(redis_url: str):

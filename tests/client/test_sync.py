@@ -176,6 +176,7 @@ def test_child_process_gets_a_client_of_its_own(redis_url: str):
         child = os.fork()
         if child == 0:
             outcome = "failed"
+            signal.alarm(10)  # ends it if it waits for the parent's thread
             try:
                 try:
                     next(events)

@@ -207,6 +207,24 @@ async def test_a_gated_lane_takes_nothing_until_it_is_woken():
         await until(lambda: face.policy.of("finished") == [1])
 
 
+async def test_a_gate_that_opens_lets_every_waiting_receive_have_its_message():
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        async def one() -> None:
+            await send((await receive())["number"])
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(3):
+                tasks.create_task(one())
+
+    async with tracked(application) as face:
+        face.policy.may_begin = False
+        face.put("scope", 1, 2, 3)
+        await turns()
+        face.policy.gated = face.policy.gated[:1]
+        face.policy.open_gate()
+        await until(lambda: face.sent == [1, 2, 3])
+
+
 async def test_another_scope_takes_another_instance():
     scopes: list[bytes] = []
 

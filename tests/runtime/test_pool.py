@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections import Counter
 from typing import Any
@@ -147,6 +148,24 @@ async def test_one_timer_serves_all_that_end():
         slow.go_on.set()
 
 
+async def test_nobody_overtakes_those_that_wait_for_room():
+    go_on = asyncio.Event()
+    got: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        got.append((await receive())["number"])
+        await go_on.wait()
+
+    async with tracked(application, max_applications=1) as face:
+        face.put("runs", 1)
+        await turns()
+        face.put("waits", 2)
+        await turns()
+        go_on.set()
+        face.put("comes", 3)  # its first step is between the other's end and what follows from it
+        await until(lambda: got == [1, 2, 3])
+
+
 async def test_an_instance_between_two_receives_is_not_idle():
     """It has no message, but it is at work: a receive() with a time limit, then something else."""
     working = asyncio.Event()
@@ -199,6 +218,7 @@ async def test_an_instance_that_may_not_end_yet_is_not_idle():
 
 async def test_a_lane_that_has_returned_is_not_looked_at_as_idle():
     """Between the end of its task and the callback nothing must go round in search of room."""
+
     async def application(scope: Any, receive: Any, send: Any) -> None:
         try:
             async with asyncio.timeout(0):
@@ -210,6 +230,22 @@ async def test_a_lane_that_has_returned_is_not_looked_at_as_idle():
     async with tracked(application, max_applications=1) as face:
         face.put(0)
         await until(lambda: len(face.policy.of("ended")) == 6)
+
+
+async def test_what_has_ended_is_freed_without_a_collection():
+    gc.collect()
+    gc.disable()
+    try:
+        async with tracked(loop_, max_applications=1) as face:
+            for number in range(5):
+                face.put(number, number)
+                await turns()
+            assert face.sent == [0, 1, 2, 3, 4]
+            face.policy.keys.clear()
+            lanes = [one for one in gc.get_objects() if isinstance(one, Lane)]
+            assert [one.scope_id for one in lanes if one._host is face.pool] == [4]
+    finally:
+        gc.enable()
 
 
 async def test_applications_that_start_others_while_they_end_do_not_hold_up_the_end():

@@ -171,6 +171,17 @@ async def test_the_least_recently_used_idle_one_makes_room():
         assert set(server.application_instances) == {1, 3, 5}
 
 
+async def test_asking_for_an_instance_is_a_use():
+    server = make_server(BASE, echo, 2)
+    async with running(server):
+        server.give(1)
+        server.give(2)
+        await turns()
+        server.give(1)
+        server.give(3)
+        assert set(server.application_instances) == {1, 3}
+
+
 async def test_a_last_used_in_the_future_keeps_an_instance():
     server = make_server(BASE, echo, 2)
     async with running(server):
@@ -237,6 +248,24 @@ async def test_messages_survive_a_future_cancelled_before_anything_was_received(
         server.give("scope", 3)
         await until(lambda: ("scope", 3) in gate.log)
         assert [text for _, text in gate.log if text != "cancelled"] == [1, 2, 3]
+
+
+async def test_messages_survive_a_future_cancelled_while_the_application_prepares_itself():
+    prepared = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await prepared.wait()
+        await echo(scope, receive, send)
+
+    server = make_server(BASE, application)
+    async with running(server):
+        for number in range(2):
+            server.give("scope", number)
+            await turns()
+            server.application_instances["scope"]["future"].cancel()
+            await turns()
+        prepared.set()
+        await until(lambda: server.texts() == [0, 1])
 
 
 async def test_an_application_that_cancels_itself_before_receiving_does_not_go_round_for_ever():

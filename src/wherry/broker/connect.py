@@ -186,9 +186,10 @@ class Subscription:
         """
         try:
             while True:
-                message = await self._pubsub.get_message(
-                    ignore_subscribe_messages=True, timeout=None
-                )
+                with heeding_cancellation():
+                    message = await self._pubsub.get_message(
+                        ignore_subscribe_messages=True, timeout=None
+                    )
                 if message is not None:
                     return
         except (redis_errors.RedisError, OSError) as error:

@@ -1,14 +1,17 @@
 """Stores in memory: imitations of Redis within this process, by name.
 
-Each has a clock, which tests may replace: entries, leases and keys expire by it.
+Each has a clock, which tests may replace: entries, leases and keys expire by it. Who waits is
+woken in the order of waiting, which fakeredis leaves to chance: a run can be repeated.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 import fakeredis
 
@@ -33,15 +36,31 @@ class MemoryServer(fakeredis.FakeServer):
         """Start empty, with the computer's clock."""
         super().__init__()
         self.unix_s: Callable[[], float] = time.time
-        self.dbs = defaultdict(lambda: _ClockedDatabase(self.lock, self))
+        self.dbs = defaultdict(lambda: _MemoryDatabase(self.lock, self))
+        self.subscribers = cast("Any", defaultdict(_Subscribers))
 
 
-class _ClockedDatabase(_Database):
+class _MemoryDatabase(_Database):
     """A database of fakeredis whose keys expire by its server's clock."""
 
     def __init__(self, lock: Any, server: MemoryServer) -> None:
         self._server = server
+        self._blocked: dict[Callable[[], None], None] = {}
         super().__init__(lock)
+
+    def add_change_callback(self, callback: Callable[[], None]) -> None:
+        """A client blocks."""
+        self._blocked[callback] = None
+
+    def remove_change_callback(self, callback: Callable[[], None]) -> None:
+        """It does not block any more."""
+        del self._blocked[callback]
+
+    def wake_all(self) -> None:
+        """Let all blocked clients look again, in the order in which they came."""
+        self.condition.notify_all()
+        for callback in list(self._blocked):
+            callback()
 
     @property
     def time(self) -> float:
@@ -50,6 +69,34 @@ class _ClockedDatabase(_Database):
     @time.setter
     def time(self, now_s: float) -> None:
         """Fakeredis tells the computer's time before each command: not asked for."""
+
+
+class _Subscribers:
+    """A weak set of connections in the order in which they subscribed."""
+
+    def __init__(self) -> None:
+        self._connections: WeakValueDictionary[int, Any] = WeakValueDictionary()
+        self._numbers = itertools.count()
+
+    def add(self, connection: Any) -> None:
+        if connection not in self:
+            self._connections[next(self._numbers)] = connection
+
+    def discard(self, connection: Any) -> None:
+        for number, one in list(self._connections.items()):
+            if one is connection:
+                del self._connections[number]
+
+    remove = discard
+
+    def __contains__(self, connection: object) -> bool:
+        return any(one is connection for one in self)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._connections.values()))
+
+    def __len__(self) -> int:
+        return len(self._connections)
 
 
 _servers: dict[str, MemoryServer] = {}

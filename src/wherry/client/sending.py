@@ -174,8 +174,7 @@ class Sender:
         while self._waiting and len(taken) < _WRITE_ENTRIES and size < _WRITE_BYTES:
             slot = self._waiting.popleft()
             size += slot.size_bytes
-            if not slot.batch.done.cancelled():
-                taken.append(slot)
+            taken.append(slot)
         self._size_bytes -= size
         self._room.set()
         return taken

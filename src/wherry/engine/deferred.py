@@ -9,9 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-from ..model import EntryId, ScopeId
-
-_LARGEST = 2**64 - 1
+from ..model import EntryId, ScopeId, id_key
 
 
 class Deferred:
@@ -30,13 +28,18 @@ class Deferred:
 
     def add(self, scope_id: ScopeId, entry_id: EntryId) -> None:
         """Put an id behind the others of its scope."""
-        milliseconds, _, sequence = entry_id.partition("-")
         queue = self._queues.get(scope_id)
         if queue is None:
             queue = self._queues[scope_id] = array("Q")
-        queue.append(min(int(milliseconds), _LARGEST))
-        queue.append(min(int(sequence), _LARGEST))
+        queue.extend(id_key(entry_id))
         self.count += 1
+
+    def give_back(self, scope_id: ScopeId, entry_ids: Sequence[EntryId]) -> None:
+        """Put ids that were taken before the others of their scope again."""
+        head = array("Q", [part for one in entry_ids for part in id_key(one)])
+        if head:
+            self._queues[scope_id] = head + self._queues.get(scope_id, array("Q"))
+            self.count += len(entry_ids)
 
     def take(self, scope_id: ScopeId, most: int) -> Sequence[EntryId]:
         """Take up to ``most`` of the oldest ids of a scope."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
-from ..errors import ScopeClosed
+from ..errors import ScopeClosed, WherryError
 from ..model import Message
 from .delivery import Delivery
 from .inbox import Item
@@ -67,6 +67,7 @@ class Instance:
         is_closed: the call has ended, or is to end; ``send()`` raises.
         acks: finish by ``message.ack`` only.
         refusal: why the application cannot be called, or None.
+        failure: why a message could not be finished, which fails its attempt and ends the call.
     """
 
     __slots__ = (
@@ -74,6 +75,7 @@ class Instance:
         "_post",
         "_waiters",
         "acks",
+        "failure",
         "has_received",
         "is_closed",
         "refusal",
@@ -86,6 +88,7 @@ class Instance:
     ) -> None:
         """Stand between the application and its lane."""
         self.refusal = refusal
+        self.failure: WherryError | None = None
         self._post = post
         self._waiters: list[asyncio.Future[None]] = []  # oldest call first
         self._in_hand = 0  # messages handed out for which receive() was not called again
@@ -116,7 +119,10 @@ class Instance:
                 self._post.second_receive()
                 await self._wait(len(self._waiters))
             elif self.unfinished and not self.acks:
-                self.finish_all()
+                try:
+                    self.finish_all()
+                except WherryError as error:
+                    self._fail(error)
         while not self.is_closed:
             if not (self.acks and len(self.unfinished) >= MAX_UNACKED):
                 try:
@@ -148,11 +154,19 @@ class Instance:
             self._post.finish(self, unfinished[0])
             del unfinished[0]
 
+    def _fail(self, error: WherryError) -> None:
+        self.failure = error
+        self.close()
+
     def acknowledge(self, entry_id: str) -> bool:
         """Finish one delivery; False if it is not open."""
         for index, delivery in enumerate(self.unfinished):
             if delivery.entry.id == entry_id:
-                self._post.finish(self, delivery)
+                try:
+                    self._post.finish(self, delivery)
+                except WherryError as error:
+                    self._fail(error)
+                    raise
                 del self.unfinished[index]
                 self.wake()
                 if self._waiters:

@@ -37,12 +37,6 @@ TRANSITIONS: dict[LaneState, frozenset[LaneState]] = {
 }
 
 
-def _is_cancelled() -> bool:
-    """Whether somebody has cancelled this task."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 class Host(Protocol):
     """Decides for a lane; see `wherry.runtime.pool.Pool`."""
 
@@ -213,19 +207,17 @@ class Lane(MutableMapping[str, Any]):
             await self._host.call(instance)
         except asyncio.CancelledError as error:
             self._close(instance)
-            self._host.raised(self, instance, error)
-            if _is_cancelled():
-                raise
-            return None  # the application raised the error by itself
+            self._host.raised(self, instance, instance.failure or error)
+            raise
         except Exception as error:  # noqa: BLE001 - the border to the application
             self._close(instance)
-            self._host.raised(self, instance, error)
+            self._host.raised(self, instance, instance.failure or error)
             return error
         was_cut_off = instance.is_closed
         self._close(instance)
         if was_cut_off:
             # It swallowed its cancellation: what it was at is not finished all the same.
-            self._host.raised(self, instance, asyncio.CancelledError())
+            self._host.raised(self, instance, instance.failure or asyncio.CancelledError())
         else:
             self._host.returned(self, instance)
         return None

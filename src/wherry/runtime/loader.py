@@ -12,6 +12,7 @@ from ..broker.wire import Keys
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 from ..hooks import Hooks
 from .holding import Track
+from .window import Window
 
 REFILL_COUNT = 32
 MAX_PAUSE_S = 2.0
@@ -22,14 +23,15 @@ Loaded = tuple[bytes, str]
 class Loader:
     """Reads what was asked for, again and again until Redis answers."""
 
-    def __init__(self, link: Link, keys: Keys, hooks: Hooks) -> None:
-        """Use a link.
+    def __init__(self, link: Link, keys: Keys, window: Window, hooks: Hooks) -> None:
+        """Use a link; take no more deferred entries in hand than the window has room for.
 
         ``on_refill`` must be set before the first refill: it gets each fetched entry.
         """
         self.on_refill: Callable[[Track, RawEntry], None]
         self._link = link
         self._keys = keys
+        self._window = window
         self._hooks = hooks
         self._states: list[tuple[Track, asyncio.Future[Loaded]]] = []
         self._refills: list[Track] = []
@@ -49,7 +51,8 @@ class Loader:
     def refill(self, track: Track) -> None:
         """Fetch the next deferred entries of a scope."""
         if track.refilling is None and not track.holding.is_lost:
-            taken = track.holding.deferred.take(track.scope_id, REFILL_COUNT)
+            most = max(1, min(REFILL_COUNT, self._window.free()))
+            taken = track.holding.deferred.take(track.scope_id, most)
             if taken:
                 for entry_id in taken:
                     track.holding.ledger.hold(entry_id, 0)
@@ -106,9 +109,14 @@ class Loader:
     def _refilled(self, track: Track, found: list[RawEntry | None]) -> None:
         ledger, wanted = track.holding.ledger, track.refilling or []
         track.refilling = None
-        for entry_id, raw in zip(wanted, found, strict=True):
+        for entry_id in wanted:
             ledger.forget(entry_id)
+        _, most_bytes = self._window.limits(track.holding)
+        for place, (entry_id, raw) in enumerate(zip(wanted, found, strict=True)):
             if raw is not None:
+                if any(found[:place]) and ledger.in_flight_bytes >= most_bytes:
+                    track.holding.deferred.give_back(track.scope_id, wanted[place:])
+                    break
                 ledger.hold(entry_id, sum(map(len, raw[1])))
                 self.on_refill(track, raw)
         if not any(found):

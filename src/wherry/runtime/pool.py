@@ -84,13 +84,8 @@ class Pool:
         lane = Lane(self, scope_id, scope, time.time())
         while len(self.lanes) >= self._most() and self._evict():
             pass
-        # Those before may still be ending; they take nothing any more, and what waits in them
-        # comes before what is put here.
-        for before in reversed(self._leaving.of(scope_id)):
-            lane.input_queue.inherit(before.input_queue)
         self.lanes[scope_id] = lane
-        if not lane.input_queue:
-            self._idle.add(lane)
+        self._idle.add(lane)
         self._policy.created(lane)
         lane.future = loop.create_task(lane.run(), name=f"instance:{scope_id}")
         lane.future.add_done_callback(lambda _: self._done(lane))
@@ -148,7 +143,11 @@ class Pool:
             self._cancel(lane)
 
     def _retire(self, lane: Lane) -> None:
-        """A lane takes no more messages; those of its scope come after what waits in it."""
+        """A lane takes no more messages.
+
+        Those of its scope go to its successor, which waits for its end and then gets what it left,
+        ahead of them.
+        """
         if self.lanes.get(lane.scope_id) is lane:
             del self.lanes[lane.scope_id]
         self._idle.forget(lane)

@@ -21,6 +21,7 @@ from ..hooks import Hooks
 from ..model import EntryId
 from .holding import Holding, Holdings
 from .router import Router
+from .window import Window
 
 MAX_COUNT = 256
 MAX_PAUSE_S = 2.0
@@ -88,6 +89,7 @@ class Reader:
         self._router = router
         self._gate = gate
         self._hooks = hooks
+        self._window = Window(config, holdings)
         self._reading: dict[Holding, int] = {}
         self._patience: asyncio.Timeout
 
@@ -141,30 +143,19 @@ class Reader:
 
     def _choose(self) -> tuple[dict[Holding, int], int]:
         """What to read, with the number of rewinds of each, and how many entries of each."""
-        config = self._config
-        in_flight, size = self._holdings.in_flight()
-        free = config.in_flight - in_flight
-        if free <= 0 or size >= config.in_flight_bytes or not self._gate.has_room():
+        free = self._window.free()
+        if not free or not self._gate.has_room():
             return {}, 0
-        # One entry for each stream is the least that can be asked for, so that the window may
-        # be passed by one for each partition; to leave streams out would starve them.
-        readable = {
-            holding: holding.ledger.rewinds
-            for holding in self._holdings.all()
-            if self._has_space(holding)
-        }
-        return readable, max(1, min(MAX_COUNT, free // max(1, len(readable))))
-
-    def _has_space(self, holding: Holding) -> bool:
-        return (
-            not holding.ledger.is_draining
-            and holding.ledger.in_flight < self._config.in_flight_per_partition
-            and holding.deferred.count < self._config.deferred
-        )
+        readable = [one for one in self._holdings.all() if self._window.has_space(one)]
+        # One entry for each stream is the least that can be asked for. The router takes what the
+        # window has room for, in this order: each comes to be the first, or the last would starve.
+        first = self._reads.sent % max(1, len(readable))
+        in_order = {one: one.ledger.rewinds for one in (*readable[first:], *readable[:first])}
+        return in_order, max(1, min(MAX_COUNT, free // max(1, len(readable))))
 
     def _is_outdated(self, reading: dict[Holding, int]) -> bool:
         """Whether a blocking read leaves out a partition, or waits behind an old cursor."""
-        now = {one for one in self._holdings.all() if self._has_space(one)}
+        now = {one for one in self._holdings.all() if self._window.has_space(one)}
         if not now.issubset(reading):
             return self._gate.has_room()
         return any(

@@ -20,29 +20,43 @@ from .committer import Committer
 from .delivery import Delivery, expiry_of, has_expired
 from .holding import Holding, Track
 from .pool import Face
+from .window import Window
 
 
 class Router:
     """Routes what the reader reads."""
 
     def __init__(
-        self, config: Config, face: Face, committer: Committer, clock: Clock, hooks: Hooks
+        self,
+        config: Config,
+        window: Window,
+        face: Face,
+        committer: Committer,
+        clock: Clock,
+        hooks: Hooks,
     ) -> None:
         """Route into the lanes behind ``face``."""
         self._config = config
+        self._window = window
         self._face = face
         self._committer = committer
         self._clock = clock
         self._hooks = hooks
 
     def route(self, holding: Holding, raw: Sequence[RawEntry]) -> None:
-        """Take entries of one partition in the order in which they stand in the stream."""
+        """Take entries of one partition in the order in which they stand in the stream.
+
+        Those that the window has no room for are left, to be read again.
+        """
         ledger = holding.ledger
+        most, most_bytes = self._window.limits(holding)
         for raw_id, flat in raw:
             entry_id = EntryId(raw_id.decode())
-            ledger.cursor = entry_id
             if not ledger.knows(entry_id):
+                if ledger.in_flight >= most or ledger.in_flight_bytes >= most_bytes:
+                    return
                 self._route(holding, raw_id, flat)
+            ledger.cursor = entry_id
 
     def _route(self, holding: Holding, raw_id: bytes, flat: list[bytes]) -> None:
         entry = read_entry(holding.ledger.partition, raw_id, flat, self._config.message_bytes)

@@ -7,11 +7,11 @@ partition is read again from its beginning, so that the scope goes on from what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from ..broker.commits import Bury, Commit, Emit, Operation, Outcome
+from ..broker.commits import Bury, Commit, Emit, Fail, Operation, Outcome
 from ..hooks import Hooks
-from ..model import EntryId, ScopeId
+from ..model import EntryId, ScopeId, id_key
 from .committer import Committer, Result
 from .delivery import Delivery
 from .holding import Holding, Holdings, Track
@@ -65,59 +65,66 @@ class Settlement:
     def _settle_odd(self, holding: Holding, odd: Sequence[Result]) -> None:
         """Let go of everything first: only then may the partition be read again."""
         dropped: dict[ScopeId, Track] = {}
-        bad: dict[EntryId, Bury] = {}
-        for result in odd:
-            if result.outcome is Outcome.BAD:
-                burial = _burial(result)
-                if burial is not None:
-                    bad.setdefault(burial.entry_id, burial)
+        guilty: dict[ScopeId, Result] = {}
+        in_hand: dict[ScopeId, dict[EntryId, str]] = {}
         for result in odd:
             result.track.outstanding -= 1
-            operation, track = result.operation, result.track
-            dropped[track.scope_id] = track
-            entry_id = _entry_of(operation)
-            if result.outcome is Outcome.ALREADY and entry_id:
-                self._finish(holding, entry_id)
-            elif isinstance(operation, Commit | Bury) and operation.entry_id not in bad:
-                holding.ledger.forget(operation.entry_id)
+            operation, scope_id = result.operation, result.track.scope_id
+            dropped[scope_id] = result.track
+            if result.outcome is Outcome.BAD:
+                guilty[scope_id] = result
+            if result.outcome is Outcome.ALREADY and isinstance(operation, Commit):
+                self._finish(holding, operation.entry_id)
+            else:
+                in_hand.setdefault(scope_id, {}).update(_entry_of(operation))
             self._hooks.detail(
                 "a commit was not done",
                 partition=holding.partition,
-                scope=track.scope_id,
-                entry=entry_id,
+                scope=scope_id,
                 outcome=result.outcome.value,
             )
-        for track in dropped.values():
-            self._drop(holding, track, keep=bad)
-        for burial in bad.values():
-            self.committer.put(holding.track(burial.scope_id), burial)
+        for scope_id, track in dropped.items():
+            entries = in_hand.get(scope_id, {}) | self._drop(holding, track)
+            for entry_id in entries:
+                holding.ledger.forget(entry_id)
+            if scope_id in guilty and entries:
+                self._bury(holding, guilty[scope_id], entries)
         holding.deferred.clear()
         holding.ledger.rewind()
         self._holdings.changed.set()
 
-    def _drop(self, holding: Holding, track: Track, keep: Container[EntryId]) -> None:
-        """End a scope's instance and let go of everything in hand for it."""
-        in_hand: list[EntryId] = []
+    def _bury(self, holding: Holding, result: Result, entries: Mapping[EntryId, str]) -> None:
+        """Finish the entry whose effects cannot be written.
+
+        For what was sent outside any message that is the oldest in hand: it would only make
+        another instance, which sends the same.
+        """
+        entry_id = next(iter(_entry_of(result.operation)), None) or min(entries, key=id_key)
+        holding.ledger.hold(entry_id, 0)
+        track = holding.track(result.track.scope_id)
+        burial = Bury(entry_id, track.scope_id, result.reason, inbox=entries[entry_id])
+        self.committer.put(track, burial)
+
+    def _drop(self, holding: Holding, track: Track) -> dict[EntryId, str]:
+        """End a scope's instance; returns what was in hand for it, each with its inbox."""
+        in_hand: dict[EntryId, str] = {}
         for operation in self.committer.withdraw(holding, track.scope_id):
-            entry_id = _entry_of(operation)
-            if entry_id and not isinstance(operation, Emit):
-                in_hand.append(entry_id)
-        in_hand += track.refilling or []
+            in_hand |= _entry_of(operation)
+        in_hand |= dict.fromkeys(track.refilling or (), "")
         track.refilling = None
         lane, track.lane = track.lane, None
         if lane is not None:
-            for item in lane.input_queue.drain():
-                if isinstance(item, Delivery):
-                    in_hand.append(item.entry.id)
+            items = lane.input_queue.drain()
             if lane.instance is not None:
-                in_hand += [one.entry.id for one in lane.instance.unfinished]
+                items += lane.instance.unfinished
                 lane.instance.unfinished = []
+            in_hand |= {
+                one.entry.id: one.entry.inbox for one in items if isinstance(one, Delivery)
+            }
             self._pool.end(lane)
-        for entry_id in in_hand:
-            if entry_id not in keep:
-                holding.ledger.forget(entry_id)
         if holding.tracks.get(track.scope_id) is track:
             del holding.tracks[track.scope_id]
+        return in_hand
 
     def _finish(self, holding: Holding, entry_id: EntryId) -> None:
         holding.ledger.finish(entry_id, self._reads.sent, self._reads.answered)
@@ -153,25 +160,9 @@ class Settlement:
         self._holdings.changed.set()
 
 
-def _burial(result: Result) -> Bury | None:
-    """What finishes the entry whose effects cannot be written.
-
-    For what was sent outside any message that is the next entry of the scope: it would only
-    make another instance, which sends the same.
-    """
-    operation, track = result.operation, result.track
-    entry_id = _entry_of(operation)
-    inbox = operation.inbox if isinstance(operation, Commit | Emit) else ""
-    if entry_id is None and track.lane is not None:
-        instance = track.lane.instance
-        open_ones = instance.unfinished if instance is not None else []
-        head = open_ones[0] if open_ones else track.lane.input_queue.peek()
-        if isinstance(head, Delivery):
-            entry_id, inbox = head.entry.id, head.entry.inbox
-    return Bury(entry_id, track.scope_id, result.reason, inbox=inbox) if entry_id else None
-
-
-def _entry_of(operation: Operation) -> EntryId | None:
+def _entry_of(operation: Operation) -> dict[EntryId, str]:
+    """The entry of an operation, with its inbox; none for what was sent outside any message."""
     if isinstance(operation, Emit):
-        return EntryId(operation.cause) if operation.cause else None
-    return operation.entry_id
+        return {EntryId(operation.cause): operation.inbox} if operation.cause else {}
+    inbox = "" if isinstance(operation, Fail) else operation.inbox
+    return {operation.entry_id: inbox}

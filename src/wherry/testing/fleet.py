@@ -15,6 +15,7 @@ from .look import Look
 from .loop import VirtualLoop
 
 _MOST_BEATS = 20
+_MARGIN_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -104,11 +105,21 @@ class Fleet:
             self.check()
 
     def drain(self) -> None:
-        """Let all workers finish what runs, hand everything on, and end."""
+        """Let all workers finish what runs, hand everything on, and end.
+
+        Raises:
+            HarnessError: one does not end.
+            BaseException: what ended one instead.
+        """
         members, self._members = self._members, []
         for member in members:
             member.worker.request_stop()
-        self._loop.run_until(lambda: all(member.task.done() for member in members))
+        config = self._config
+        limits_s = config.drain_timeout_s + config.end_timeout_s + config.lifespan_timeout_s
+        self._loop.run_until(
+            lambda: all(member.task.done() for member in members), 2 * limits_s + _MARGIN_S
+        )
         for member in members:
-            if member.task.done():
-                member.task.result()
+            if not member.task.done():
+                raise HarnessError(f"{member.worker.worker_id} did not end when it was asked to")
+            member.task.result()

@@ -16,7 +16,6 @@ import contextvars
 import math
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 from ..errors import HarnessError, WrongLoop
 from .pace import Pace, Reached, Rested
@@ -50,7 +49,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             patience_s: real seconds in which something must come to an end, or time must move.
         """
         self._pace = Pace(on_move, patience_s)
-        self._groups: dict[str, WeakSet[asyncio.Task[Any]]] = {}
+        self._groups: dict[str, dict[asyncio.Task[Any], None]] = {}
         super().__init__(self._pace)
         self._pace.is_ready()
 
@@ -139,7 +138,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         task = super().create_task(coro, **options)
         context: contextvars.Context | None = options.get("context")
         group = _group.get() if context is None else context.get(_group, "")
-        self._groups.setdefault(group, WeakSet()).add(task)
+        # In the order of their birth: a set would end them in another order each time.
+        members = self._groups.setdefault(group, {})
+        members[task] = None
+        task.add_done_callback(lambda _: members.pop(task, None))
         return task
 
     def kill(self, group: str) -> None:
@@ -152,7 +154,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """
         self.check_free()
         for _ in range(_ROUNDS):
-            tasks = [task for task in self._groups.get(group, ()) if not task.done()]
+            tasks = [task for task in self._groups.get(group, {}) if not task.done()]
             if not tasks:
                 self._groups.pop(group, None)
                 return
