@@ -13,6 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S = 30.0
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+"""Grain of `cpu_s`."""
 _READY = b'"event": "ready"'
 
 
@@ -99,7 +101,7 @@ def cpu_s(pid: int) -> float:
     if stat.exists():
         # The name in parentheses may hold blanks; utime and stime are fields 14 and 15.
         fields = stat.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return (int(fields[11]) + int(fields[12])) * TICK_S
     seconds = 0.0
     for part in _ask_ps(pid, "time").replace("-", ":").split(":"):
         seconds = 60 * seconds + float(part)

@@ -43,6 +43,8 @@ from .runtime.settlement import Settlement
 from .runtime.tracked import Tracked
 from .runtime.window import Window
 
+LEAVE_WITHIN_S = 2.0
+
 
 @dataclass(slots=True, eq=False)
 class _Links:
@@ -144,7 +146,9 @@ class Worker(StatelessServer):
         except BaseExceptionGroup as group:
             raise first_error(group) from None
         finally:
-            await self._pool.end_all()
+            for holding in self._holdings.all():
+                self._holdings.remove(holding)
+            await self._end()
             self._parts = None
             self._started.clear()
             await links.aclose()
@@ -204,9 +208,11 @@ class Worker(StatelessServer):
             to_the_end = [
                 tasks.create_task(parts.committer.run(), name="committer"),
                 tasks.create_task(parts.loader.run(), name="loader"),
+                # Beside the checker, because that one may be overridden.
+                tasks.create_task(self._pool.failures.serve(self._tell), name="reporter"),
                 tasks.create_task(self.application_checker(), name="checker"),
-                tasks.create_task(parts.membership.run(), name="membership"),
             ]
+            membership = tasks.create_task(parts.membership.run(), name="membership")
             if parts.renewal is not None:
                 to_the_end.append(tasks.create_task(parts.renewal.run(), name="renewal"))
             reading = tasks.create_task(self.handle(), name="handle")
@@ -219,12 +225,17 @@ class Worker(StatelessServer):
             await parts.handoff.hand_off_all(self._config.drain_timeout_s)
             await self._pool.end_all()
             self.has_drained = not parts.handoff.has_cut_off
-            await self._leave(parts)
+            await self._leave(parts, membership)
             for task in to_the_end:
                 task.cancel()
         self._hooks.life("worker stopped", worker=self.worker_id)
 
-    async def _leave(self, parts: _Parts) -> None:
+    async def _leave(self, parts: _Parts, membership: asyncio.Task[None]) -> None:
+        # Its round may be claiming, and it would beat once more.
+        parts.membership.is_ending = True
+        parts.membership.hint()
+        await asyncio.wait([membership], timeout=LEAVE_WITHIN_S)
+        membership.cancel()
         try:
             await parts.leases.leave()
         except (StoreUnavailable, StoreRefused, StoreError) as error:

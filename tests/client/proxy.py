@@ -1,4 +1,4 @@
-"""A proxy that can lose answers: what was asked of the server is done, and nobody learns of it."""
+"""A proxy that loses requests, or answers: then what was asked is done and nobody learns of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from contextlib import asynccontextmanager
 
 
 class Proxy:
-    """Forwards connections; `lose_answers` many answers are lost with their connections."""
+    """Forwards connections.
+
+    So many requests or answers (chunks of them) are lost, and their connections with them.
+    """
 
     def __init__(self, server_port: int) -> None:
         self.url = ""
+        self.lose_requests = 0
         self.lose_answers = 0
         self.lost = 0
         self.idle = asyncio.Event()
@@ -43,6 +47,9 @@ class Proxy:
 
     async def _ask(self, reader: asyncio.StreamReader, up: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
+            if self.lose_requests:
+                self.lose_requests -= 1
+                break
             up.write(data)
         up.close()
 

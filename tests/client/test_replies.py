@@ -110,7 +110,7 @@ async def test_reading_resumes_behind_an_id(url: str):
 @pytest.mark.parametrize("after", ["x", "", "1-", "-1", "1-2-3", "$", "1-0 "])
 async def test_what_is_no_id_is_refused(after: str):
     async with Client("redis://127.0.0.1:1") as client:
-        with pytest.raises(MessageError, match="not the id of a reply"):
+        with pytest.raises(MessageError, match="not a reply's id"):
             await read(client, after)
 
 

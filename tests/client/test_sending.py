@@ -240,10 +240,10 @@ async def test_sending_whose_answer_is_lost(redis_server: Server):
 
 
 async def test_order_is_kept_when_idempotent_messages_are_sent_again(redis_server: Server):
-    """Also of those that had no room in the write whose answer was lost."""
+    """Also of those that had no room in the write that was lost."""
     async with proxy(redis_server.port) as way, Client(way.url) as client:
         await client.send("scope", say(0))
-        way.lose_answers = 2
+        way.lose_requests = 1
         async with asyncio.TaskGroup() as group:
             for number in range(1, 1_500):
                 group.create_task(client.send("scope", say(number), message_id=str(number)))

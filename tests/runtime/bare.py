@@ -34,8 +34,8 @@ FAULTS = [
 async def until(condition: Callable[[], object], limit_s: float = LIMIT_S) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(limit_s):
-        while not condition():
-            await asyncio.sleep(0)  # noqa: ASYNC110 - any condition, and no time
+        while not condition():  # noqa: ASYNC110 - any condition, and it takes no time
+            await asyncio.sleep(0)
 
 
 async def turns(count: int = 20) -> None:

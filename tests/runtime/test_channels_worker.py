@@ -23,17 +23,12 @@ from wherry.runtime.server import StatelessServer
 
 def rebased(base: type[Any]) -> type[Any]:
     """Channels' Worker as it would be had its module imported another base class."""
-    members: dict[str, Any] = {}
-    for name, member in vars(channels.worker.Worker).items():
-        if name not in {"__dict__", "__weakref__"}:
-            members[name] = member
     worker = type("Worker", (base,), {})
-    for name, member in members.items():
+    for name, member in vars(channels.worker.Worker).items():
         code = getattr(member, "__code__", None)
-        if code is not None and "__class__" in code.co_freevars:
-            member = with_class(member, worker)
-        if name not in {"__module__", "__doc__"}:
-            setattr(worker, name, member)
+        if code is not None:
+            has_super = "__class__" in code.co_freevars
+            setattr(worker, name, with_class(member, worker) if has_super else member)
     return worker
 
 
@@ -63,7 +58,7 @@ log = Log()
 
 class Asynchronous(AsyncConsumer):
     async def test_print(self, event: dict[str, Any]) -> None:
-        log.seen.append(("async", self.scope["channel"], event["text"]))
+        log.seen.append(("async", self.scope.get("channel"), event["text"]))
 
     async def test_group(self, event: dict[str, Any]) -> None:
         await self.channel_layer.group_add("group", self.channel_name)
@@ -82,7 +77,7 @@ class Asynchronous(AsyncConsumer):
 class Synchronous(SyncConsumer):
     def test_print(self, event: dict[str, Any]) -> None:
         log.threads.add(threading.get_ident())
-        log.seen.append(("sync", self.scope["channel"], event["text"]))
+        log.seen.append(("sync", self.scope.get("channel"), event["text"]))
 
     def test_back(self, event: dict[str, Any]) -> None:
         async_to_sync(self.channel_layer.send)(
@@ -106,9 +101,12 @@ def layer() -> Iterator[InMemoryChannelLayer]:
     log.seen.clear()
     log.threads.clear()
     made = InMemoryChannelLayer()
-    before = channels.layers.channel_layers.set("default", made)
+    layers = channels.layers.channel_layers
+    before = layers.set("default", made)
     yield made
-    channels.layers.channel_layers.set("default", before)
+    layers.backends.pop("default")
+    if before is not None:
+        layers.set("default", before)
 
 
 @asynccontextmanager

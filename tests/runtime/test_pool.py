@@ -242,7 +242,7 @@ async def test_what_has_ended_is_freed_without_a_collection():
                 await turns()
             assert face.sent == [0, 1, 2, 3, 4]
             face.policy.keys.clear()
-            lanes = [one for one in gc.get_objects() if isinstance(one, Lane)]
+            lanes = [one for one in gc.get_objects() if type(one) is Lane]
             assert [one.scope_id for one in lanes if one._host is face.pool] == [4]
     finally:
         gc.enable()

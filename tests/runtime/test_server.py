@@ -11,6 +11,7 @@ import threading
 from typing import Any
 
 import asgiref.compatibility
+import asgiref.sync
 import pytest
 
 from tests.runtime.bare import echo, end_others, make_server, running, turns, until

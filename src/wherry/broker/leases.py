@@ -10,7 +10,7 @@ from typing import cast
 from ..model import EntryId, MemberInfo, Partition, Token
 from .connect import Argument, Command, Link, Subscription
 from .scripts import Script, Scripts, run_many
-from .wire import Keys, Meta
+from .wire import PROTOCOL, Keys, Meta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +37,22 @@ class Beat:
     Attributes:
         redis_ms: Redis' clock, unix milliseconds.
         members: living workers in order of joining.
+        meta: of the namespace as it is now; another generation means that Redis lost its data.
     """
 
     redis_ms: int
     members: tuple[str, ...]
+    meta: Meta
 
 
 class Leases:
-    """The lease scripts of one namespace on one link."""
+    """The lease scripts of one namespace on one link.
 
-    __slots__ = ("_generation", "_keys", "_link", "_partitions", "_scripts", "_ttl_ms", "_worker")
+    Attributes:
+        meta: what the namespace is taken for.
+    """
+
+    __slots__ = ("_keys", "_link", "_scripts", "_ttl_ms", "_worker", "meta")
 
     def __init__(
         self,
@@ -73,8 +79,7 @@ class Leases:
         self._keys = keys
         self._worker = worker_id
         self._ttl_ms = ttl_ms
-        self._partitions = meta.partitions
-        self._generation = meta.generation
+        self.meta = meta
 
     async def claim(self, partitions: Sequence[Partition]) -> list[Claimed]:
         """Take those of the partitions that are free or whose lease ran out, in one write."""
@@ -83,7 +88,8 @@ class Leases:
         for partition in partitions:
             names = (self._keys.lease(partition), self._keys.entries(partition))
             nonce = secrets.token_hex(6)
-            about = (self._worker, nonce, self._ttl_ms, self._generation, self._partitions)
+            meta = self.meta
+            about = (self._worker, nonce, self._ttl_ms, meta.generation, meta.partitions)
             calls.append((script, script.command(names, about)))
         taken: list[Claimed] = []
         for partition, answer in zip(partitions, await run_many(self._link, calls), strict=True):
@@ -110,12 +116,12 @@ class Leases:
 
     async def survey(self) -> dict[Partition, tuple[str, int]]:
         """Owner ("" if released) and milliseconds left of every partition's lease."""
-        partitions = [Partition(number) for number in range(self._partitions)]
+        partitions = [Partition(number) for number in range(self.meta.partitions)]
         owners = await read_owners(self._link, self._scripts.survey, self._keys, partitions)
         return dict(zip(partitions, owners, strict=True))
 
     async def beat(self, fields: Mapping[str, str], silence_ms: int) -> Beat:
-        """Say that this worker lives.
+        """Say that this worker lives; writes the meta hash again if it has vanished.
 
         Args:
             fields: what it says of itself.
@@ -124,11 +130,26 @@ class Leases:
         flat: list[Argument] = [part for pair in fields.items() for part in pair]
         answer = await self._scripts.beat.run(
             self._link,
-            (self._keys.members, self._keys.joined, self._keys.member(self._worker)),
-            (self._worker, silence_ms, *flat),
+            (
+                *(self._keys.members, self._keys.joined),
+                *(self._keys.member(self._worker), self._keys.meta),
+            ),
+            (
+                *(self._worker, silence_ms),
+                *(PROTOCOL, self.meta.partitions, secrets.token_hex(8)),
+                *flat,
+            ),
         )
-        now, members = cast("tuple[bytes, list[bytes]]", answer)
-        return Beat(redis_ms=int(now), members=tuple(member.decode() for member in members))
+        now, members, generation, partitions = cast(
+            "tuple[bytes, list[bytes], bytes, bytes | None]", answer
+        )
+        return Beat(
+            redis_ms=int(now),
+            members=tuple(member.decode() for member in members),
+            meta=Meta(
+                partitions=int(partitions or self.meta.partitions), generation=generation.decode()
+            ),
+        )
 
     async def attempts(self, partitions: Sequence[Partition]) -> list[dict[EntryId, bytes]]:
         """Rows of the entries that failed before, for each partition."""

@@ -1,4 +1,17 @@
-"""Client: what producers and readers do, for asyncio."""
+"""Client: what producers and readers do, for asyncio.
+
+What `Client.replies` can tell about replies that are gone, and what nobody can:
+
+- While following, a reader that was too slow is told exactly, from Redis 7 on. Redis 6 does not
+  count, so there it is also told when just the last reply that it took was trimmed.
+- A reader that comes back with an ``after`` that is not kept any more is told `RepliesTrimmed`,
+  even if ``after`` was the very last reply that was trimmed, unless the ids show that nothing lay
+  between.
+- A stream that has vanished ``reply_ttl_s`` or longer after ``after`` has expired. Whether replies
+  behind ``after`` expired with it nobody knows; nothing is raised. Who stays away for longer than
+  that must look elsewhere for what was missed. A stream that has vanished sooner was deleted, or
+  Redis lost it: `RepliesTrimmed`.
+"""
 
 from __future__ import annotations
 
@@ -204,16 +217,8 @@ class Client:
         End marks and errors without a message are replies, too (``message`` is None). Iterate to
         the end, or close the generator (`contextlib.aclosing`).
 
-        What is missing is concluded from what is kept, since trimming and expiry leave no trace:
-
-        - While following, a reader that is too slow is told exactly, from Redis 7 on.
-        - A reader that comes back with an ``after`` that is not kept any more is told
-          `RepliesTrimmed`, even if ``after`` was the very last reply that was trimmed: that can
-          be told apart only if the ids show that nothing lay between.
-        - A stream that has vanished ``reply_ttl_s`` or longer after ``after`` has expired.
-          Whether replies behind ``after`` expired with it cannot be told; nothing is raised. Who
-          stays away for longer than that must look elsewhere for what was missed. A stream that
-          has vanished sooner was deleted, or Redis lost it: `RepliesTrimmed`.
+        What is missing is concluded from what is kept, as trimming and expiry leave no trace;
+        the docstring of this module says what can be told apart and what not.
 
         Args:
             scope_id: whose replies.
@@ -221,8 +226,8 @@ class Client:
                 "0-0" starts at the oldest kept.
             follow: go on with what comes; the client then outlasts failures of the store.
             heartbeat_s: yield None when there was nothing to yield for so long.
-            cause: only the replies to the entry with this id, and end with that answer's end
-                mark; it has one if it was sent with ``stream=True`` or as a request.
+            cause: only the answer to the entry with this id, up to its end mark; it has one if
+                it was sent with ``stream=True`` or as a request.
 
         Yields:
             Replies; None as heartbeat; `Restarted` when an answer begins anew (and when an answer
@@ -236,9 +241,7 @@ class Client:
         """
         session = self._session.enter()
         if after is not None and not _ENTRY_ID.fullmatch(after):
-            raise MessageError(
-                f"after is {after!r}, not the id of a reply such as '1700000000000-0'"
-            )
+            raise MessageError(f"after is {after!r}, not a reply's id such as '1700000000000-0'")
         wanted = Wanted(
             scope_id=check_scope_id(scope_id),
             after=after,

@@ -142,7 +142,7 @@ def _expiry_unix_ms(expires_s: float | None, unix_s: float) -> int:
         return 0
     if not (expires_s > 0 and math.isfinite(expires_s)):
         raise MessageError(f"expires_s is {expires_s}; it must be seconds above 0")
-    return int((unix_s + expires_s) * 1000)
+    return round((unix_s + expires_s) * 1000)
 
 
 def _check_name(name: str | None, what: str) -> str:

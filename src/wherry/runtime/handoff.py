@@ -46,6 +46,7 @@ class HandOff:
         self._leases = leases
         self._clock = clock
         self._hooks = hooks
+        self._under_way = 0
 
     async def hand_off(self, holding: Holding, limit_s: float) -> None:
         """Give one holding up; returns when it is released, lost, or abandoned.
@@ -54,6 +55,14 @@ class HandOff:
             holding: stops being read now.
             limit_s: for the messages that run.
         """
+        self._under_way += 1
+        try:
+            await self._hand_off(holding, limit_s)
+        finally:
+            self._under_way -= 1
+            self._holdings.changed.set()
+
+    async def _hand_off(self, holding: Holding, limit_s: float) -> None:
         ledger = holding.ledger
         ledger.is_draining = True
         self._holdings.changed.set()
@@ -157,7 +166,7 @@ class HandOff:
                     tasks.create_task(
                         self.hand_off(holding, limit_s), name=f"hand-off:{holding.partition}"
                     )
-        while len(self._holdings):
+        while len(self._holdings) or self._under_way:
             # Those whose hand-off had begun before.
             self._holdings.changed.clear()
             await self._holdings.changed.wait()

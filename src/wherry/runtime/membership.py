@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..broker.leases import Claimed, Leases
+from ..broker.wire import Meta
 from ..config import Config
 from ..engine.leases import Balance, Plan
 from ..engine.ledger import Ledger
@@ -35,6 +36,10 @@ class Actions(Protocol):
         """Give a holding up in good order."""
         ...
 
+    def history_changed(self) -> None:
+        """The server's data may have gone back in time."""
+        ...
+
     async def held_changed(self) -> None:
         """Partitions were claimed, or it is time to look after the leases held."""
         ...
@@ -46,6 +51,7 @@ class Membership:
     Attributes:
         joined: set after the first beat, survey and claim.
         is_stopping: nothing is claimed any more.
+        is_ending: everything is handed on; `run` returns after the round under way.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class Membership:
         """Work with the worker's leases."""
         self.joined = asyncio.Event()
         self.is_stopping = False
+        self.is_ending = False
         self._actions = actions
         self._leases = leases
         self._config = config
@@ -75,11 +82,11 @@ class Membership:
         self._hint.set()
 
     async def run(self) -> None:
-        """Beat, claim and shed until stopped."""
+        """Beat, claim and shed until ended."""
         pause_s = 0.0
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._listen(), name="listen")
-            while True:
+            listening = tasks.create_task(self._listen(), name="listen")
+            while not self.is_ending:
                 # Cleared before looking: a hint that comes while we look is not lost.
                 self._hint.clear()
                 try:
@@ -94,6 +101,7 @@ class Membership:
                         await self._hint.wait()
                 except TimeoutError:
                     pass
+            listening.cancel()
 
     async def _listen(self) -> None:
         while True:
@@ -113,6 +121,7 @@ class Membership:
         """One beat; returns the seconds until the next."""
         beat = await self._leases.beat(self._actions.describe(), int(self._config.lease_s * 1000))
         self._clock.set(beat.redis_ms)
+        self._look_at(beat.meta)
         await self._actions.held_changed()
         if self.is_stopping:
             return self._config.beat_s
@@ -121,12 +130,27 @@ class Membership:
         plan = self._balance.plan(beat.members, held, survey)
         await self._claim(plan)
         self.joined.set()
+        if self.is_stopping:
+            return self._config.beat_s
         for holding in self._idlest(plan.shed):
             holding.ledger.is_draining = True
             tasks.create_task(self._actions.hand_off(holding), name=f"hand-off:{holding.partition}")
         if plan.shed:
             self._holdings.changed.set()
         return self._wait_s(plan)
+
+    def _look_at(self, meta: Meta) -> None:
+        """Notice that Redis lost its data; a producer may have made the namespace anew."""
+        if meta == self._leases.meta:
+            return
+        self._hooks.warn(
+            "Redis lost its data: the namespace is a new one",
+            generation=meta.generation,
+            count=meta.partitions,
+        )
+        self._leases.meta = meta
+        self._holdings.partitions = meta.partitions
+        self._actions.history_changed()
 
     def _wait_s(self, plan: Plan) -> float:
         if plan.next_expiry_ms is None:

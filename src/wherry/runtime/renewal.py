@@ -24,6 +24,7 @@ from .reader import Reads
 
 Held = tuple[tuple[Partition, Token], ...]
 READ_MARGIN_S = 2.0
+JOIN_WITHIN_S = 2.0
 
 
 class Renewal:
@@ -68,7 +69,10 @@ class Renewal:
         self._held = held
 
     async def run(self) -> None:
-        """Run the thread until cancelled; the thread has ended when this returns."""
+        """Run the thread until cancelled; the thread has ended when this returns.
+
+        A thread that waits for Redis is not waited for: it ends with its answer.
+        """
         loop = asyncio.get_running_loop()
         thread = threading.Thread(target=self._work, args=(loop,), name="renewal", daemon=True)
         thread.start()
@@ -78,6 +82,7 @@ class Renewal:
                 await asyncio.sleep(self._config.beat_s / 2)
         finally:
             self._stop.set()
+            await asyncio.to_thread(thread.join, JOIN_WITHIN_S)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         link = self._store.sync_link(answer_timeout_s=self._config.lease_s)

@@ -338,14 +338,15 @@ class Harness:
 
 def _make_clock(name: str, ticker: SyncLink) -> Callable[[float], None]:
     """Tie a store to a clock; returns what must be told its time whenever it has moved."""
-    # A whole second: how fractions are rounded must not depend on when a test was started.
-    server, started_s, now_s = memory_server(name), float(int(time.time())), 0.0
-    server.unix_s = lambda: started_s + now_s
+    # Whole milliseconds: how fractions are rounded must not depend on when a test was started.
+    server, started_ms = memory_server(name), int(time.time()) * 1000
+    unix_ms = started_ms
+    server.unix_s = lambda: unix_ms / 1000
 
     def move(to_s: float) -> None:
-        nonlocal now_s
-        now_s = to_s
-        ticker.call("SET", CLOCK_KEY, int(server.unix_s() * 1000))
+        nonlocal unix_ms
+        unix_ms = started_ms + round(to_s * 1000)
+        ticker.call("SET", CLOCK_KEY, unix_ms)
 
     move(0.0)
     return move

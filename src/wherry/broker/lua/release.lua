@@ -4,6 +4,7 @@
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
   return 0
 end
-redis.call('HSET', KEYS[1], 'owner', '', 'token', '', 'expiry', '0')
+redis.call('HSET', KEYS[1], 'owner', '', 'expiry', '0')
+redis.call('HDEL', KEYS[1], 'token')
 redis.call('PUBLISH', ARGV[2], ARGV[3])
 return 1

@@ -5,7 +5,7 @@
 -- Answer: for each entry its id; '=' and the id of the first sending if it was sent before; '' if
 -- it was refused, and then every new entry behind it is refused too, to keep the order.
 local room = tonumber(ARGV[1]) - redis.call('XLEN', KEYS[1])
-local ids, at, key, refused = {}, 3, 1, false
+local ids, at, key = {}, 3, 1
 while at <= #ARGV do
   local names, fields, known = ARGV[at], {}, false
   for i = 1, #names do
@@ -21,14 +21,12 @@ while at <= #ARGV do
   local id = ''
   if known then
     id = '=' .. known
-  elseif room > 0 and not refused then
+  elseif room > 0 then
     id = redis.call('XADD', KEYS[1], '*', unpack(fields))
     room = room - 1
     if has_id then
       redis.call('SET', KEYS[key], id, 'PX', ARGV[2])
     end
-  else
-    refused = true
   end
   ids[#ids + 1] = id
 end

@@ -1,0 +1,242 @@
+"""Scripts of leases and members, on every server and in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.broker.tenure import PLACES, ZERO, Tenure, opened, tenure
+from tests.servers import Server
+from wherry.broker.commits import Emit
+from wherry.broker.connect import Store, open_store
+from wherry.broker.leases import read_members, renew_held
+from wherry.broker.streams import read_partitions
+from wherry.broker.wire import Meta
+from wherry.model import Partition, ScopeId, Token
+
+ONE = Partition(1)
+
+
+@pytest.fixture(params=PLACES)
+def store(request: pytest.FixtureRequest, server_pool: Any) -> Store:
+    return opened(request.param, server_pool)
+
+
+@asynccontextmanager
+async def unclaimed(store: Store) -> AsyncGenerator[Tenure]:
+    async with tenure(store) as held:
+        assert await held.leases("worker").release(ZERO, held.token)
+        yield held
+
+
+async def lease(held: Tenure, partition: Partition = ZERO) -> dict[str, str]:
+    flat = [part.decode() for part in await held.link.call("HGETALL", held.keys.lease(partition))]
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+async def test_claim_takes_what_is_free_and_tells_of_it(store: Store):
+    async with unclaimed(store) as held:
+        entry = await held.add()
+        zero, one = await held.leases("a", 5_000).claim([ZERO, ONE])
+        assert (zero.partition, zero.is_unclean, zero.last_id) == (ZERO, False, entry)
+        assert (one.partition, one.is_unclean, one.last_id) == (ONE, False, "0-0")
+        found = await lease(held)
+        assert found["owner"] == "a"
+        assert found["token"] == zero.token
+        assert zero.token.startswith(f"{found['epoch']}:")
+        assert found["ttl"] == "5000"
+        assert found["emit"] == "0"
+        assert found["generation"] == held.meta.generation
+        assert found["partitions"] == "4"
+
+
+async def test_each_claim_has_another_token_and_a_higher_epoch(store: Store):
+    async with unclaimed(store) as held:
+        tokens: list[Token] = []
+        for worker in ("a", "a", "b"):
+            (claimed,) = await held.leases(worker).claim([ZERO])
+            tokens.append(claimed.token)
+            await held.link.call("HSET", held.keys.lease(ZERO), "expiry", "1")
+        epochs = [int(token.partition(":")[0]) for token in tokens]
+        assert epochs == sorted(set(epochs))
+        assert len({token.partition(":")[2] for token in tokens}) == 3
+
+
+async def test_live_lease_is_not_taken(store: Store):
+    async with unclaimed(store) as held:
+        (claimed,) = await held.leases("a").claim([ZERO])
+        assert await held.leases("b").claim([ZERO]) == []
+        assert (await lease(held))["token"] == claimed.token
+
+
+async def test_own_lease_is_taken_again(store: Store):
+    """The answer to a claim was lost: the worker does not know that it holds the partition."""
+    async with unclaimed(store) as held:
+        (first,) = await held.leases("a").claim([ZERO])
+        (second,) = await held.leases("a").claim([ZERO])
+        assert first.token != second.token
+
+
+async def test_lease_that_ran_out_is_taken_as_unclean(store: Store):
+    async with unclaimed(store) as held:
+        await held.leases("a").claim([ZERO])
+        await held.link.call("HSET", held.keys.lease(ZERO), "expiry", "1")
+        (claimed,) = await held.leases("b").claim([ZERO])
+        assert claimed.is_unclean
+
+
+async def test_lease_runs_out_by_the_servers_clock(any_server: Server):
+    async with unclaimed(open_store(any_server.url)) as held:
+        await held.leases("a", ttl_ms=150).claim([ZERO])
+        assert await held.leases("b").claim([ZERO]) == []
+        async with asyncio.timeout(5):
+            while not await held.leases("b").claim([ZERO]):
+                await asyncio.sleep(0.01)
+        assert (await lease(held))["owner"] == "b"
+
+
+async def test_renewal_keeps_own_leases_also_those_that_ran_out(store: Store):
+    async with unclaimed(store) as held:
+        claimed = await held.leases("a", ttl_ms=1_000).claim([ZERO, ONE])
+        await held.link.call("HSET", held.keys.lease(ZERO), "expiry", "1")
+        tokens = [(one.partition, one.token) for one in claimed]
+        renewed = await renew_held(held.link, held.scripts.renew, held.keys, tokens, 90_000)
+        assert renewed == [True, True]
+        (zero, one, *_) = (await held.leases("a").survey()).values()
+        assert zero[0] == one[0] == "a"
+        assert min(zero[1], one[1]) > 60_000
+
+
+async def test_renewal_does_not_steal_back(store: Store):
+    async with unclaimed(store) as held:
+        (old,) = await held.leases("a").claim([ZERO])
+        await held.link.call("HSET", held.keys.lease(ZERO), "expiry", "1")
+        (new,) = await held.leases("b").claim([ZERO])
+        before = await lease(held)
+        tokens = [(ZERO, old.token), (ONE, Token("1:none"))]
+        renewed = await renew_held(held.link, held.scripts.renew, held.keys, tokens, 90_000)
+        assert renewed == [False, False]
+        assert await lease(held) == before
+        assert before["token"] == new.token
+        assert await lease(held, ONE) == {}, "a lease that is gone is not made again"
+
+
+async def test_release_frees_the_lease_and_only_ones_own(store: Store):
+    async with unclaimed(store) as held:
+        (claimed,) = await held.leases("a").claim([ZERO])
+        assert not await held.leases("a").release(ZERO, Token("1:other"))
+        assert (await lease(held))["owner"] == "a"
+        assert await held.leases("a").release(ZERO, claimed.token)
+        assert not await held.leases("a").release(ZERO, claimed.token)
+        found = await lease(held)
+        assert (found["owner"], found["expiry"]) == ("", "0")
+        assert "token" not in found
+        (again,) = await held.leases("b").claim([ZERO])
+        assert not again.is_unclean
+        assert int(again.token.partition(":")[0]) > int(claimed.token.partition(":")[0])
+
+
+async def test_released_partition_cannot_be_written_with_the_old_token(store: Store):
+    async with unclaimed(store) as held:
+        (claimed,) = await held.leases("a").claim([ZERO])
+        await held.leases("a").release(ZERO, claimed.token)
+        for token in (claimed.token, Token("")):
+            assert await held.call(Emit(1, "", ScopeId("s"), [b"\x80"]), token=token) is None
+
+
+async def test_release_and_leaving_are_announced(store: Store):
+    async with unclaimed(store) as held:
+        leases = held.leases("a")
+        (claimed,) = await leases.claim([ZERO])
+        subscription = await leases.listen()
+        try:
+            async with asyncio.timeout(5):
+                await leases.release(ZERO, claimed.token)
+                await subscription.next()
+                await leases.leave()
+                await subscription.next()
+        finally:
+            await subscription.aclose()
+
+
+async def test_survey_tells_owner_and_time_left_of_all(store: Store):
+    async with unclaimed(store) as held:
+        await held.leases("a", ttl_ms=30_000).claim([ONE])
+        survey = await held.leases("b").survey()
+        assert list(survey) == [0, 1, 2, 3]
+        assert survey[ONE][0] == "a"
+        assert 0 < survey[ONE][1] <= 30_000
+        assert all(survey[Partition(one)][0] == "" for one in (0, 2, 3))
+        await held.link.call("HSET", held.keys.lease(ONE), "expiry", "1")
+        assert (await held.leases("b").survey())[ONE][1] < 0
+
+
+async def test_members_are_told_in_order_of_joining_and_forgotten_when_silent(store: Store):
+    async with unclaimed(store) as held:
+        for worker in ("z", "a", "m"):
+            beat = await held.leases(worker).beat({"host": worker}, 60_000)
+            await asyncio.sleep(0.003)
+        assert beat.members == ("z", "a", "m")
+        beat = await held.leases("z").beat({"host": "z"}, 60_000)
+        assert beat.members == ("z", "a", "m"), "who beats again keeps its place"
+        await held.link.call("ZADD", held.keys.members, "1000", "a")
+        beat = await held.leases("m").beat({}, 60_000)
+        assert beat.members == ("z", "m")
+        assert await held.link.call("ZSCORE", held.keys.joined, "a") is None
+        await held.leases("z").leave()
+        assert (await held.leases("m").beat({}, 60_000)).members == ("m",)
+
+
+async def test_beat_tells_redis_time_and_describes_the_member(store: Store):
+    async with unclaimed(store) as held:
+        beat = await held.leases("a").beat({"host": "h", "pid": "1"}, 60_000)
+        seconds, _ = await held.link.call("TIME")
+        assert abs(beat.redis_ms / 1000 - int(seconds)) < 5
+        (member,) = await read_members(held.link, held.keys)
+        assert member.worker_id == "a"
+        assert member.fields == {"host": "h", "pid": "1"}
+        for key in (held.keys.members, held.keys.joined, held.keys.member("a")):
+            assert await held.link.call("PTTL", key) > 0, key
+
+
+async def test_beat_writes_the_meta_hash_again_and_tells_of_a_new_generation(store: Store):
+    """Redis was flushed: whoever beats first keeps the partition count, and all notice."""
+    async with unclaimed(store) as held:
+        one, two = held.leases("a"), held.leases("b")
+        assert (await one.beat({}, 60_000)).meta == held.meta
+        await held.link.call("DEL", held.keys.meta)
+        first = (await one.beat({}, 60_000)).meta
+        assert first.partitions == held.meta.partitions
+        assert first.generation != held.meta.generation
+        assert (await two.beat({}, 60_000)).meta == first
+        kept = await held.link.call("HGETALL", held.keys.meta)
+        assert set(kept[::2]) == {b"generation", b"protocol_min", b"protocol_max", b"partitions"}
+        await held.link.call("DEL", held.keys.meta)
+        await held.link.call("HSET", held.keys.meta, "generation", "g", "partitions", "9")
+        assert (await one.beat({}, 60_000)).meta == Meta(partitions=9, generation="g")
+
+
+async def test_attempts_are_read_for_each_partition(store: Store):
+    async with unclaimed(store) as held:
+        await held.link.call("HSET", held.keys.attempts(ONE), "1-1", "row", "2-2", "other")
+        rows = await held.leases("a").attempts([ZERO, ONE])
+        assert rows == [{}, {"1-1": b"row", "2-2": b"other"}]
+
+
+async def test_partitions_are_described(store: Store):
+    async with unclaimed(store) as held:
+        await held.leases("a").claim([ONE])
+        await held.add()
+        await held.add()
+        await held.link.call("XADD", held.keys.dead(ONE), "*", "a", "b")
+        partitions = [Partition(number) for number in range(4)]
+        zero, one, *_ = await read_partitions(
+            held.link, held.scripts.survey, held.keys, partitions
+        )
+        assert (zero.owner, zero.backlog, zero.dead, zero.lease_ms) == ("", 2, 0, 0)
+        assert (one.owner, one.backlog, one.dead) == ("a", 0, 1)
+        assert one.lease_ms > 0

@@ -1,0 +1,230 @@
+"""Answers that are lost, late or odd: effects stay exactly once and in order."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.e2e.flaky import Calls, FlakyStore, LateReads, lost
+from tests.e2e.rig import Notes, echo, rig, until, working
+from tests.e2e.test_durable import DURABLE, running_totals, totals
+from wherry.broker.connect import Command
+from wherry.errors import StoreUnavailable
+
+
+class LosesAnswers(FlakyStore):
+    """Carries commits out and loses every other answer, or loses the call before."""
+
+    def __init__(self, url: str, seed: int) -> None:
+        super().__init__(url)
+        self.random = random.Random(seed)
+        self.lost = 0
+
+    async def around_commits(self, calls: Calls, commands: Sequence[Command]) -> list[Any]:
+        fate = self.random.random()
+        if fate < 0.1:
+            self.lost += 1
+            raise lost()
+        answers = await calls(commands)
+        if fate < 0.3:
+            self.lost += 1
+            raise lost()
+        return answers
+
+
+async def streaming_totals(scope: Any, receive: Any, send: Any) -> None:
+    durable = scope["durable"]
+    await send({"type": "hello", "number": -1})
+    while True:
+        message = await receive()
+        durable["total"] = durable.get("total", 0) + message["number"]
+        await send({"type": "part", "number": durable["total"]})
+        await send({"type": "wherry.flush"})
+        await send({"type": "part", "number": durable["total"]})
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_commits_whose_answers_are_lost_take_effect_once(redis_url: str, seed: int):
+    store = LosesAnswers(redis_url, seed)
+    async with rig(redis_url) as seen, working(totals, store, **DURABLE):  # type: ignore[arg-type]
+        for start in range(0, 900, 45):
+            await seen.send_many([(f"s{n % 9}", n) for n in range(start, start + 45)])
+            await seen.drained()
+        for scope in range(9):
+            assert await seen.numbers(f"s{scope}") == running_totals(list(range(scope, 900, 9)))
+        assert store.lost > 3
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_emits_whose_answers_are_lost_take_effect_once(redis_url: str, seed: int):
+    store = LosesAnswers(redis_url, seed)
+    async with (
+        rig(redis_url) as seen,
+        working(streaming_totals, store, **DURABLE),  # type: ignore[arg-type]
+    ):
+        for start in range(0, 200, 20):
+            await seen.send_many([(f"s{n % 4}", n) for n in range(start, start + 20)])
+            await seen.drained()
+        for scope in range(4):
+            sums = running_totals(list(range(scope, 200, 4)))
+            assert await seen.numbers(f"s{scope}") == [-1, *[one for n in sums for one in (n, n)]]
+        assert store.lost > 3
+
+
+async def test_forgotten_scripts_are_sent_again(redis_url: str):
+    async with rig(redis_url) as seen, working(totals, redis_url, **DURABLE):
+        for start in range(0, 1000, 100):
+            await seen.link.call("SCRIPT", "FLUSH")
+            await seen.send_many([(f"s{n % 10}", n) for n in range(start, start + 100)])
+        await seen.drained()
+        for scope in range(10):
+            assert await seen.numbers(f"s{scope}") == running_totals(list(range(scope, 1000, 10)))
+
+
+async def test_read_that_ran_before_a_commit_and_is_parsed_after_it_delivers_once(redis_url: str):
+    """The tombstone of a finished entry stays until that read was answered."""
+    handled: Counter[int] = Counter()
+    gate = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            message = await receive()
+            handled[message["number"]] += 1
+            await gate.wait()
+            await send(message)
+
+    store = LateReads(redis_url)
+    hooks = Notes()
+    async with (
+        rig(redis_url) as seen,
+        working(app, store, hooks=hooks) as worker,  # type: ignore[arg-type]
+    ):
+        ids = await seen.send_many([("a", n) for n in range(3)])
+        await until(lambda: handled == {0: 1})
+        await until(lambda: worker.application_instances["a"]["input_queue"].qsize() == 2)
+        store.is_holding = True
+        holding = worker._holdings.get(seen.partition("a"))
+        assert holding is not None
+        holding.ledger.rewind()
+        worker._holdings.changed.set()
+        await until(lambda: store.held)
+        assert [one.decode() for one, _ in store.held[0][0][1]] == ids
+        gate.set()
+        await seen.drained()
+        await until(lambda: not holding.ledger.in_flight)
+        store.release.set()
+        await seen.send("a", 3)
+        await seen.answered("a", 4)
+        assert handled == {0: 1, 1: 1, 2: 1, 3: 1}
+        assert hooks.count("a commit was not done") == 0
+        await until(lambda: not holding.ledger.knows(ids[0]), 5)
+
+
+class Watches(FlakyStore):
+    """Delays each answer and notes calls of one partition that overlap."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.under_way: Counter[str] = Counter()
+        self.overlaps = 0
+        self.calls = 0
+
+    async def around_commits(self, calls: Calls, commands: Sequence[Command]) -> list[Any]:
+        keys = [str(command[3]) for command in commands]
+        self.calls += len(keys)
+        self.under_way.update(keys)
+        self.overlaps += sum(count > 1 for count in self.under_way.values())
+        try:
+            await asyncio.sleep(0.003)
+            answers = await calls(commands)
+            await asyncio.sleep(0.003)
+            return answers
+        finally:
+            self.under_way.subtract(keys)
+
+
+async def test_one_call_of_a_partition_is_under_way_at_a_time(redis_url: str):
+    store = Watches(redis_url)
+    async with rig(redis_url) as seen, working(streaming_totals, store, **DURABLE):  # type: ignore[arg-type]
+        await seen.send_many([(f"s{n % 20}", n) for n in range(600)])
+        await seen.drained()
+        assert store.overlaps == 0
+        assert store.calls > 8
+        for scope in range(20):
+            sums = running_totals(list(range(scope, 600, 20)))
+            assert await seen.numbers(f"s{scope}") == [-1, *[one for n in sums for one in (n, n)]]
+
+
+class Refuses(FlakyStore):
+    """Answers each commit with an error that passes, as a full or loading server does."""
+
+    is_refusing = True
+    asked = 0
+
+    async def around_commits(self, calls: Calls, commands: Sequence[Command]) -> list[Any]:
+        if self.is_refusing:
+            self.asked += 1
+            return [StoreUnavailable("Redis cannot serve now: READONLY") for _ in commands]
+        return await calls(commands)
+
+
+async def test_errors_that_pass_are_waited_out_without_haste(redis_url: str):
+    store = Refuses(redis_url)
+    async with rig(redis_url) as seen, working(totals, store, **DURABLE):  # type: ignore[arg-type]
+        await seen.send_many([(f"s{n % 20}", n) for n in range(200)])
+        await until(lambda: store.asked >= 3)
+        await asyncio.sleep(0.3)
+        assert store.asked < 30, "each refusal is followed by a pause"
+        store.is_refusing = False
+        await seen.drained()
+        for scope in range(20):
+            assert await seen.numbers(f"s{scope}") == running_totals(list(range(scope, 200, 20)))
+
+
+async def test_server_that_restarts_with_its_data_is_worked_on(start_server: Any):
+    server = start_server(append_only=True, args=("--appendfsync", "always"))
+    async with rig(server.url) as seen:
+        async with working(totals, server.url, **DURABLE):
+            await seen.send_many([(f"s{n % 20}", n) for n in range(1500)])
+            await asyncio.to_thread(server.restart)
+            await until(lambda: _answers(seen))
+            await seen.drained(30)
+        for scope in range(20):
+            assert await seen.numbers(f"s{scope}") == running_totals(list(range(scope, 1500, 20)))
+
+
+async def _answers(seen: Any) -> bool:
+    try:
+        await seen.link.call("PING")
+    except StoreUnavailable:
+        return False
+    return True
+
+
+async def test_server_that_restarts_empty_is_worked_on(start_server: Any):
+    server = start_server()
+    async with rig(server.url) as seen, working(totals, server.url, **DURABLE):
+        await seen.send_many([(f"s{n % 20}", n) for n in range(500)])
+        await asyncio.to_thread(server.restart)
+        await until(lambda: _answers(seen))
+        await seen.send_many([(f"t{n % 20}", n) for n in range(500)])
+        await seen.drained(30)
+        for scope in range(20):
+            assert await seen.numbers(f"t{scope}") == running_totals(list(range(scope, 500, 20)))
+
+
+async def test_paused_server_is_waited_for(start_server: Any):
+    server = start_server()
+    async with rig(server.url) as seen, working(echo, server.url):
+        await seen.send_many([(f"s{n % 20}", n) for n in range(1000)])
+        server.pause()
+        await asyncio.sleep(4.0)  # longer than the lease and than the time limit of an answer
+        server.resume()
+        await seen.drained(30)
+        for scope in range(20):
+            assert await seen.numbers(f"s{scope}") == list(range(scope, 1000, 20))
