@@ -21,6 +21,7 @@ from . import drain, evict, memory
 from .load import Mismatch
 from .store import BenchServer, running_server
 
+INTERRUPTED = 130
 SCENARIOS = ("drain", "evict", "memory")
 
 
@@ -98,4 +99,8 @@ def run(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nscripts/bench: interrupted; everything it started has ended", file=sys.stderr)
+        sys.exit(INTERRUPTED)

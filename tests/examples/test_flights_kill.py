@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 import redis.asyncio
 
-from examples.flights.month import read_month, rows_by_scope
+from examples.flights.month import Flight, read_month, rows_by_scope
 from examples.flights.produce import send_flights
 from examples.flights.report import check_answers, format_verdict, wait_for_answers
 from tests.examples.processes import Processes, Running, processes
@@ -19,26 +21,7 @@ APPLICATION = "examples.flights.app:application"
 NAMESPACE = "kill"
 PARTITIONS = 64
 KILLS = 3
-
-
-class Answers:
-    """Counts answers; lets others wait for a number of them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._waiting: list[tuple[int, asyncio.Event]] = []
-
-    def add(self) -> None:
-        self.count += 1
-        for number, event in self._waiting:
-            if self.count >= number:
-                event.set()
-
-    async def reach(self, number: int) -> None:
-        event = asyncio.Event()
-        self._waiting.append((number, event))
-        if self.count < number:
-            await event.wait()
+PART_AT_LEAST = 1_500
 
 
 async def unfinished_of(link: redis.asyncio.Redis, worker_id: str) -> int:
@@ -66,21 +49,31 @@ async def freeze_with_work(link: redis.asyncio.Redis, worker: Running) -> int:
             await asyncio.sleep(0.005)  # let it take some work
 
 
-async def kill_three(
-    link: redis.asyncio.Redis, started: Processes, url: str, answers: Answers, moments: list[int]
+async def send_and_kill(
+    link: redis.asyncio.Redis,
+    started: Processes,
+    url: str,
+    client: Client,
+    parts: Sequence[Sequence[Flight]],
 ) -> None:
-    """Kill a worker at each moment, the elder one; another lives and a third one starts."""
+    """Send the month in parts; while a part is on its way the elder worker is killed.
+
+    Another worker lives at each kill, and a third one starts after it. The last part comes when
+    all kills are done.
+    """
     living = [await start_worker(started, url), await start_worker(started, url)]
     for worker in living:
         await worker.worker_id()
-    for moment in moments:
-        await answers.reach(moment)
-        victim = living.pop(0)
-        assert await freeze_with_work(link, victim) > 0
-        assert living[0].process.returncode is None
-        assert await victim.end(signal.SIGKILL) == -signal.SIGKILL
-        living.append(await start_worker(started, url))
-        await living[0].worker_id()
+    for part in parts[:-1]:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(send_flights(client, part, lambda _count: None))
+            victim = living.pop(0)
+            assert await freeze_with_work(link, victim) > 0
+            assert living[0].process.returncode is None
+            assert await victim.end(signal.SIGKILL) == -signal.SIGKILL
+            living.append(await start_worker(started, url))
+            await living[0].worker_id()
+    await send_flights(client, parts[-1], lambda _count: None)
 
 
 async def start_worker(started: Processes, url: str) -> Running:
@@ -93,10 +86,11 @@ async def test_every_flight_is_answered_once_and_in_order_though_workers_are_kil
 ):
     flights = read_month()
     rows = rows_by_scope(flights)
-    answers = Answers()
     seed = random.randrange(2**32)
-    moments = sorted(random.Random(seed).sample(range(500, 20_000), KILLS))
-    print(f"seed {seed}: kills after {moments} answers")
+    moments = sorted(random.Random(seed).sample(range(0, len(flights), PART_AT_LEAST), KILLS + 2))
+    moments = [0, *moments[1:-1], len(flights)]
+    print(f"seed {seed}: parts begin at {moments}")
+    parts = [flights[start:end] for start, end in pairwise(moments)]
     link = redis.asyncio.Redis.from_url(redis_url)
     async with (
         link,
@@ -104,10 +98,9 @@ async def test_every_flight_is_answered_once_and_in_order_though_workers_are_kil
         Client(redis_url, namespace=NAMESPACE) as client,
         asyncio.TaskGroup() as tasks,
     ):
-        tasks.create_task(kill_three(link, started, redis_url, answers, moments))
-        tasks.create_task(send_flights(client, flights, lambda _count: None))
+        tasks.create_task(send_and_kill(link, started, redis_url, client, parts))
         async with asyncio.timeout(120):
-            await wait_for_answers(client, rows, answers.add)
+            await wait_for_answers(client, rows, lambda: None)
     async with Client(redis_url, namespace=NAMESPACE) as client:
         report = await check_answers(client, rows)
     assert not report.problems, format_verdict(report)

@@ -1,0 +1,305 @@
+"""The committer with a link that the test answers by hand: order, resending, bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.e2e.rig import Notes, until
+from wherry.broker.commits import MAX_OPERATIONS, Commit, Emit, Outcome, Retention
+from wherry.broker.connect import Command
+from wherry.broker.scripts import Scripts
+from wherry.broker.wire import Keys
+from wherry.engine.ledger import Ledger
+from wherry.errors import StoreError, StoreUnavailable
+from wherry.model import EntryId, Partition, ScopeId, Token
+from wherry.runtime import committer as committers
+from wherry.runtime.committer import Committer, Result
+from wherry.runtime.holding import Holding, Track
+
+RETENTION = Retention(reply_length=1, reply_ttl_ms=1, state_ttl_ms=0)
+
+
+class Link:
+    """Hands each write to the test and waits for its answer."""
+
+    def __init__(self) -> None:
+        self.writes: asyncio.Queue[tuple[list[Call], asyncio.Future[list[Any]]]] = asyncio.Queue()
+
+    async def calls(self, commands: Sequence[Command]) -> list[Any]:
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        self.writes.put_nowait(([Call(command) for command in commands], answer))
+        return await answer
+
+    async def next(self) -> tuple[list[Call], asyncio.Future[list[Any]]]:
+        async with asyncio.timeout(5):
+            return await self.writes.get()
+
+
+class Call:
+    """What a command of the commit script says."""
+
+    def __init__(self, command: Command) -> None:
+        keys = int(command[2])
+        self.partition = int(str(command[3]).split(":")[1].rstrip("}"))
+        arguments = command[3 + keys :]
+        self.token, self.is_resent = arguments[0], arguments[1] == "1"
+        self.ids = [one for one in arguments if isinstance(one, str) and one.startswith("id-")]
+
+
+class Desk:
+    """A committer with what it told."""
+
+    def __init__(self) -> None:
+        self.link = Link()
+        self.hooks = Notes()
+        self.told: list[tuple[Holding, Sequence[Result] | None]] = []
+        self.committer = Committer(
+            self.link,  # type: ignore[arg-type] - it has what the committer uses
+            Scripts().commit,
+            Keys("ns"),
+            RETENTION,
+            self.hooks,
+            lambda holding, results: self.told.append((holding, results)),
+        )
+
+    def outcomes(self) -> list[list[Outcome] | None]:
+        return [
+            None if results is None else [one.outcome for one in results]
+            for _, results in self.told
+        ]
+
+
+@asynccontextmanager
+async def desk() -> AsyncGenerator[Desk]:
+    made = Desk()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(made.committer.run())
+        yield made
+        running.cancel()
+
+
+def hold(number: int = 0) -> Holding:
+    ledger = Ledger(partition=Partition(number), token=Token(f"1:{number}"))
+    return Holding(ledger, EntryId("0-0"))
+
+
+def put(desk: Desk, holding: Holding, *names: str, scope: str = "s") -> Track:
+    track = holding.track(ScopeId(scope))
+    for name in names:
+        desk.committer.put(track, Commit(EntryId(f"id-{name}"), track.scope_id, []))
+    return track
+
+
+async def test_operations_go_in_the_order_in_which_they_were_put_in():
+    async with desk() as it:
+        holding = hold()
+        put(it, holding, "1", scope="a")
+        put(it, holding, "2", scope="b")
+        put(it, holding, "3", scope="a")
+        (call,), answer = await it.link.next()
+        assert call.ids == ["id-1", "id-2", "id-3"]
+        assert call.token == "1:0"
+        assert not call.is_resent
+        answer.set_result([[1, 1, 1]])
+        await until(lambda: it.told)
+        assert it.outcomes() == [[Outcome.DONE] * 3]
+
+
+async def test_one_call_of_a_partition_is_under_way_and_the_rest_waits():
+    async with desk() as it:
+        holding = hold()
+        put(it, holding, "1")
+        _, answer = await it.link.next()
+        put(it, holding, "2", "3")
+        await asyncio.sleep(0)
+        assert it.link.writes.empty()
+        answer.set_result([[1]])
+        (call,), answer = await it.link.next()
+        assert call.ids == ["id-2", "id-3"]
+        answer.set_result([[1, 1]])
+        await until(lambda: len(it.told) == 2)
+
+
+async def test_calls_of_one_tick_share_a_write():
+    async with desk() as it:
+        for number in range(5):
+            put(it, hold(number), str(number))
+        calls, answer = await it.link.next()
+        assert [call.partition for call in calls] == [0, 1, 2, 3, 4]
+        answer.set_result([[1]] * 5)
+        await until(lambda: len(it.told) == 5)
+
+
+async def test_a_call_is_sent_again_until_it_is_answered_before_anything_else():
+    async with desk() as it:
+        holding = hold()
+        put(it, holding, "1", "2")
+        for turn in range(3):
+            (call,), answer = await it.link.next()
+            assert call.ids == ["id-1", "id-2"]
+            assert call.is_resent == (turn > 0)
+            put(it, holding, f"later-{turn}")
+            if turn < 2:
+                answer.set_exception(StoreUnavailable("gone"))
+            else:
+                answer.set_result([[0, 0]])
+        await until(lambda: it.told)
+        assert it.outcomes() == [[Outcome.DONE] * 2], "done the first time"
+        (call,), answer = await it.link.next()
+        assert call.ids == ["id-later-0", "id-later-1", "id-later-2"]
+        assert not call.is_resent
+        answer.set_result([[1, 1, 1]])
+        await until(lambda: len(it.told) == 2)
+
+
+async def test_error_of_one_partition_is_sent_again_without_the_others():
+    async with desk() as it:
+        put(it, hold(0), "1")
+        put(it, hold(1), "2")
+        _, answer = await it.link.next()
+        answer.set_result([StoreUnavailable("READONLY"), [1]])
+        (call,), answer = await it.link.next()
+        assert (call.ids, call.is_resent) == (["id-1"], True)
+        answer.set_result([[1]])
+        await until(lambda: len(it.told) == 2)
+
+
+async def test_already_that_was_not_our_own_resend_is_told():
+    async with desk() as it:
+        put(it, hold(), "1")
+        _, answer = await it.link.next()
+        answer.set_result([[0]])
+        await until(lambda: it.told)
+        assert it.outcomes() == [[Outcome.ALREADY]]
+
+
+@pytest.mark.parametrize("answered", [b"FENCED", StoreError("WRONGTYPE")])
+async def test_fenced_or_refused_for_good_gives_the_partition_up(answered: Any):
+    async with desk() as it:
+        holding = hold()
+        put(it, holding, "1")
+        _, answer = await it.link.next()
+        answer.set_result([answered])
+        await until(lambda: it.told)
+        assert it.told == [(holding, None)]
+
+
+async def test_forgotten_script_is_sent_whole():
+    async with desk() as it:
+        put(it, hold(), "1")
+        _, answer = await it.link.next()
+        answer.set_result([StoreError("NOSCRIPT No matching script")])
+        (call,), answer = await it.link.next()
+        assert (call.ids, call.is_resent) == (["id-1"], False)
+        answer.set_result([[1]])
+        await until(lambda: it.told)
+
+
+async def test_calls_are_bounded():
+    async with desk() as it:
+        holding = hold()
+        put(it, holding, *map(str, range(MAX_OPERATIONS + 5)))
+        (call,), answer = await it.link.next()
+        assert len(call.ids) == MAX_OPERATIONS
+        answer.set_result([[1] * MAX_OPERATIONS])
+        (call,), answer = await it.link.next()
+        assert len(call.ids) == 5
+        answer.set_result([[1] * 5])
+        await until(lambda: len(it.told) == 2)
+
+
+async def test_withdrawn_operations_are_not_sent_and_those_under_way_stay():
+    async with desk() as it:
+        holding = hold()
+        put(it, holding, "1", scope="a")
+        _, answer = await it.link.next()
+        track = put(it, holding, "2", "3", scope="a")
+        put(it, holding, "4", scope="b")
+        assert track.outstanding == 3
+        taken = it.committer.withdraw(holding, ScopeId("a"))
+        assert [one.entry_id for one in taken if isinstance(one, Commit)] == ["id-2", "id-3"]
+        assert track.outstanding == 1
+        answer.set_result([[1]])
+        (call,), answer = await it.link.next()
+        assert call.ids == ["id-4"]
+        answer.set_result([[1]])
+        await until(lambda: len(it.told) == 2)
+
+
+async def test_flush_waits_for_everything_that_was_put_in():
+    async with desk() as it, asyncio.TaskGroup() as tasks:
+        holding = hold()
+        await it.committer.flush(holding)
+        put(it, holding, "1")
+        flushing = tasks.create_task(it.committer.flush(holding))
+        _, answer = await it.link.next()
+        put(it, holding, "2")
+        answer.set_result([[1]])
+        _, answer = await it.link.next()
+        assert not flushing.done()
+        answer.set_result([[1]])
+        await until(flushing.done)
+
+
+async def test_lost_partition_is_forgotten_and_its_late_answer_too():
+    async with desk() as it, asyncio.TaskGroup() as tasks:
+        holding = hold()
+        put(it, holding, "1")
+        _, answer = await it.link.next()
+        put(it, holding, "2")
+        flushing = tasks.create_task(it.committer.flush(holding))
+        await asyncio.sleep(0)
+        holding.is_lost = True
+        it.committer.discard(holding)
+        await until(flushing.done)
+        answer.set_exception(StoreUnavailable("gone"))
+        put(it, holding, "3")
+        again = Holding(Ledger(partition=Partition(0), token=Token("2:x")), EntryId("0-0"))
+        put(it, again, "4")
+        (call,), answer = await it.link.next()
+        assert (call.token, call.ids) == ("2:x", ["id-4"])
+        answer.set_result([[1]])
+        await until(lambda: it.told)
+        assert [one for one, _ in it.told] == [again]
+
+
+async def test_full_queue_blocks_who_emits(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(committers, "QUEUE_LIMIT", 3)
+    async with desk() as it, asyncio.TaskGroup() as tasks:
+        holding = hold()
+        track = holding.track(ScopeId("s"))
+
+        async def emit(number: int) -> None:
+            it.committer.put(track, Emit(number, "", track.scope_id, [b""]))
+            await it.committer.wait_room(holding)
+
+        await emit(1)
+        _, answer = await it.link.next()
+        for number in range(2, 4):
+            await emit(number)
+        blocked = tasks.create_task(emit(4))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not blocked.done()
+        answer.set_result([[1]])
+        _, answer = await it.link.next()
+        answer.set_result([[1, 1, 1]])
+        await until(blocked.done)
+
+
+async def test_pauses_between_attempts_grow_but_stay_short():
+    async with desk() as it:
+        put(it, hold(), "1")
+        for _ in range(4):
+            _, answer = await it.link.next()
+            answer.set_exception(StoreUnavailable("gone"))
+        _, answer = await it.link.next()
+        answer.set_result([[1]])
+        await until(lambda: it.told)
+        pauses = [data["duration_s"] for text, data in it.hooks.said if "commits wait" in text]
+        assert pauses == [0.05, 0.1, 0.2, 0.4]
