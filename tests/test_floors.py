@@ -23,6 +23,8 @@ TASKS_ALLOWED: dict[tuple[str, str], str] = {
     " for synchronously, outlives whoever asked, and is ended by the pool",
     ("runtime/lifespan.py", "create_task"): "one application call that lives from the entry of"
     " an async context to its exit, which ends and awaits it",
+    ("testing/loop.py", "create_task"): "an event loop: it makes tasks for those who may, and is"
+    " driven by plain functions, which have no task group",
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, NewType
+from typing import Any, NamedTuple, NewType
 
 EntryId = NewType("EntryId", str)
 """Id of a stream entry, ``<milliseconds>-<sequence>``."""
@@ -44,8 +44,7 @@ def id_key(entry_id: str) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One input entry, decoded.
 
     Attributes:

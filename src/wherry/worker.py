@@ -28,6 +28,7 @@ from .model import Application, Message
 from .runtime.clock import Clock
 from .runtime.committer import Committer
 from .runtime.duties import Duties
+from .runtime.farewell import Farewell
 from .runtime.handoff import HandOff
 from .runtime.holding import Holdings
 from .runtime.lifespan import Lifespan
@@ -113,7 +114,16 @@ class Worker(StatelessServer):
         self._holdings = Holdings()
         self._clock = Clock()
         self._tracked = Tracked(self._config, self._holdings, self._clock)
-        self._use_pool(Pool(self, self._tracked, self._hooks, self._config.end_timeout_s))
+        self._use_pool(
+            Pool(
+                self,
+                self._tracked,
+                self._hooks,
+                self._config.end_timeout_s,
+                Farewell(self._config.end_event, self._config.end_grace_s),
+                self._store.unix_s,
+            )
+        )
         self._parts: _Parts | None = None
         self._started = asyncio.Event()
         self._stop = asyncio.Event()
@@ -184,7 +194,7 @@ class Worker(StatelessServer):
             settlement,
             handoff,
             renewal or RenewalInLoop(links.command, scripts.renew, keys, config),
-            config.drain_timeout_s,
+            config,
             {"host": socket.gethostname(), "pid": str(os.getpid()), "version": version("wherry")},
         )
         return _Parts(

@@ -373,9 +373,13 @@ def test_message_that_never_ends_does_not_hold_the_end_up():
 
 
 def test_test_that_fails_is_shown_as_it_failed():
-    with pytest.raises(AssertionError, match="^mine$"), Harness(streamer) as harness:
-        for _ in harness.request_stream("alice", say("a b c")):
-            raise AssertionError("mine")
+    def test() -> None:
+        with Harness(streamer) as harness:
+            for _ in harness.request_stream("alice", say("a b c")):
+                raise AssertionError("mine")
+
+    with pytest.raises(AssertionError, match=r"^mine$"):
+        test()
 
 
 def test_two_messages_wait_for_instances_to_end_when_idle_ones_are_evicted():
@@ -411,9 +415,9 @@ class TestMisuse:
             await receive()
             harness.send("bob", say("hi"))
 
-        with Harness(app, max_attempts=1) as harness:
-            with pytest.raises(MessageFailed, match="WrongLoop"):
-                harness.request("alice", say("hi"))
+        harness = Harness(app, max_attempts=1)
+        with harness, pytest.raises(MessageFailed, match="WrongLoop"):
+            harness.request("alice", say("hi"))
 
     def test_application_of_a_web_framework(self):
         with pytest.raises(ApplicationError, match=r"Starlette application.*docs/fastapi\.md"):
@@ -428,14 +432,12 @@ class TestMisuse:
             Harness(echo, durable_stat=True)
 
     def test_message_that_does_not_travel(self):
-        with Harness(echo) as harness:
-            with pytest.raises(MessageError, match="type"):
-                harness.send("alice", {"text": "hi"})
+        with Harness(echo) as harness, pytest.raises(MessageError, match="type"):
+            harness.send("alice", {"text": "hi"})
 
     def test_time_does_not_run_backwards(self):
-        with Harness(echo) as harness:
-            with pytest.raises(HarnessError, match="forward"):
-                harness.advance(-1)
+        with Harness(echo) as harness, pytest.raises(HarnessError, match="forward"):
+            harness.advance(-1)
 
     def test_condition_that_never_comes_true(self):
         with Harness(echo) as harness:
@@ -444,9 +446,8 @@ class TestMisuse:
             assert harness.elapsed_s <= 10
 
     def test_no_such_worker(self):
-        with Harness(echo) as harness:
-            with pytest.raises(HarnessError, match="no worker 1"):
-                harness.crash(1)
+        with Harness(echo) as harness, pytest.raises(HarnessError, match="no worker 1"):
+            harness.crash(1)
 
 
 class UnittestUsage(unittest.TestCase):
@@ -457,7 +458,7 @@ class UnittestUsage(unittest.TestCase):
 
     def test_count(self) -> None:
         self.harness.request("alice", {"type": "count", "by": 2})
-        self.assertEqual(self.harness.state("alice"), {"count": 2})
+        assert self.harness.state("alice") == {"count": 2}
 
     def test_count_again(self) -> None:
-        self.assertEqual(self.harness.state("alice"), {})
+        assert self.harness.state("alice") == {}

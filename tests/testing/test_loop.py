@@ -151,7 +151,7 @@ def test_task_that_will_not_die_is_told(loop: VirtualLoop):
 def test_endless_loop_runs_into_the_limit(loop: VirtualLoop):
     async def busy() -> None:
         while True:
-            await asyncio.sleep(0)
+            await note([], 0)
 
     loop.start(busy(), name="busy", group="g")
     with pytest.raises(HarnessError, match="without ever waiting"):

@@ -28,6 +28,7 @@ from redis.retry import Retry as SyncRetry
 from ..errors import ConfigError, StoreError, StoreRefused, StoreUnavailable, WherryError
 from .embedded import EmbeddedStore, default_directory, open_embedded
 from .memory import MemoryServer, memory_server
+from .packing import async_pool
 
 SCHEMES = ("redis", "rediss", "unix", "embedded", "memory")
 Argument = str | bytes | int
@@ -49,9 +50,6 @@ _TRANSIENT = [
 _CONNECT_TIMEOUT_S = 5.0
 
 # Redis-py leaves the keywords of these untyped.
-_async_pool = cast(
-    "Callable[..., aioredis.ConnectionPool]", cast("Any", aioredis.ConnectionPool).from_url
-)
 _sync_pool = cast("Callable[..., redis.ConnectionPool]", cast("Any", redis.ConnectionPool).from_url)
 
 
@@ -263,7 +261,7 @@ class Store:
             client: aioredis.Redis = fakeredis.FakeAsyncRedis(server=self._memory, protocol=2)
             client.connection_pool.connection_kwargs["redis_connect_func"] = greet
         else:
-            pool = _async_pool(
+            pool = async_pool(
                 self._url,
                 protocol=2,
                 retry=Retry(NoBackoff(), 0),
@@ -333,7 +331,7 @@ def open_store(url: str, *, server_binary: str | None = None) -> Store:
         store.where = f"embedded://{embedded.directory}"
         return store
     try:
-        _async_pool(url)
+        async_pool(url)
     except (ValueError, TypeError) as error:
         # Its text may hold a part of the password.
         why = "quote special letters of the password, %2F for /" if "@" in url else str(error)

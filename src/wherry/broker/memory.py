@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import fakeredis
 
 CLOCK_KEY = "wherry-clock"
-"""Key that tells the scripts of a store in memory its time, milliseconds (``lua/memory_clock.lua``).
+"""Key that tells scripts of a store in memory its time, milliseconds (``lua/memory_clock.lua``).
 
 Without it they ask for the computer's time. Whoever replaces the clock keeps it up to date.
 """
@@ -46,7 +46,7 @@ class _MemoryDatabase(_Database):
     def __init__(self, lock: Any, server: MemoryServer) -> None:
         self._server = server
         self._blocked: dict[Callable[[], None], None] = {}
-        super().__init__(lock)
+        super().__init__(lock)  # pyright: ignore[reportUnknownMemberType] - fakeredis has no types
 
     def add_change_callback(self, callback: Callable[[], None]) -> None:
         """A client blocks."""

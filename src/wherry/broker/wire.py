@@ -181,54 +181,54 @@ def read_entry(
 ) -> Entry | BadEntry:
     """Decode an input entry from its flat field list; never raises for what a producer wrote."""
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    number = EntryId(entry_id.decode())
     size = sum(map(len, flat))
     scope = fields.get(b"s", b"").decode("utf-8", "surrogateescape")
     problem = _scope_id_problem(scope)
-    inbox = fields[b"r"].decode("utf-8", "replace") if b"r" in fields else ""
     if problem:
-        return BadEntry(
-            id=number,
-            partition=partition,
-            reason=f"scope id {problem}; set field 's' when appending",
-            inbox=inbox,
-            size_bytes=size,
-        )
-    try:
-        if size > limit_bytes + 65536:
-            raise ValueError(f"{size} bytes, more than {limit_bytes}")
-        body = fields.get(b"m") or fields.get(b"j") or b""
-        message = read_body(body)
-        if len(fields) == 2:
-            # A scope and a message and no more, as most are: to look for the rest costs as much.
-            return Entry(number, partition, ScopeId(scope), message, body, size)
-        keys = fields.get(b"c", b"")
-        if keys:
-            _check_scope_keys(keys)
-        headers = fields.get(b"h")
-        return Entry(
-            id=number,
-            partition=partition,
-            scope_id=ScopeId(scope),
-            message=message,
-            body=body,
-            size_bytes=size,
-            scope_keys=keys,
-            inbox=inbox,
-            headers=_read_map(headers, "h") if headers else None,
-            mark=_read_number(fields, b"w"),
-            expires_unix_ms=_read_number(fields, b"x"),
-            message_id=fields.get(b"k", b"").decode("utf-8", "replace"),
-        )
-    except (ValueError, KeyError) as error:
-        return BadEntry(
-            id=number,
-            partition=partition,
-            reason=str(error),
-            scope_id=ScopeId(scope),
-            inbox=inbox,
-            size_bytes=size,
-        )
+        scope, problem = "", f"scope id {problem}; set field 's' when appending"
+    elif size > limit_bytes + 65536:
+        problem = f"{size} bytes, more than {limit_bytes}"
+    else:
+        try:
+            return _read_fields(partition, EntryId(entry_id.decode()), ScopeId(scope), fields, size)
+        except ValueError as error:
+            problem = str(error)
+    return BadEntry(
+        id=EntryId(entry_id.decode()),
+        partition=partition,
+        reason=problem,
+        scope_id=ScopeId(scope),
+        inbox=fields.get(b"r", b"").decode("utf-8", "replace"),
+        size_bytes=size,
+    )
+
+
+def _read_fields(
+    partition: Partition, number: EntryId, scope: ScopeId, fields: dict[bytes, bytes], size: int
+) -> Entry:
+    body = fields.get(b"m") or fields.get(b"j") or b""
+    message = read_body(body)
+    if len(fields) == 2:
+        # A scope and a message and no more, as most are: to look for the rest costs as much.
+        return Entry(number, partition, scope, message, body, size)
+    keys = fields.get(b"c", b"")
+    if keys:
+        _check_scope_keys(keys)
+    headers = fields.get(b"h")
+    return Entry(
+        id=number,
+        partition=partition,
+        scope_id=scope,
+        message=message,
+        body=body,
+        size_bytes=size,
+        scope_keys=keys,
+        inbox=fields.get(b"r", b"").decode("utf-8", "replace"),
+        headers=_read_map(headers, "h") if headers else None,
+        mark=_read_number(fields, b"w"),
+        expires_unix_ms=_read_number(fields, b"x"),
+        message_id=fields.get(b"k", b"").decode("utf-8", "replace"),
+    )
 
 
 def read_reply(entry_id: bytes, flat: Sequence[bytes]) -> Reply:

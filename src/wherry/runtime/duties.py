@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from ..config import Config
 from ..model import Partition, Token
 from .handoff import HandOff
 from .holding import Holding, Holdings
@@ -33,7 +34,7 @@ class Duties:
         settlement: Settlement,
         handoff: HandOff,
         renewer: Renewer,
-        drain_timeout_s: float,
+        config: Config,
         about: dict[str, str],
     ) -> None:
         """Act for one run of a worker.
@@ -44,7 +45,7 @@ class Duties:
             settlement: what to do when they are lost.
             handoff: what to do when they are given up.
             renewer: told which leases are held whenever that has changed, and at each beat.
-            drain_timeout_s: for running messages of a partition that is handed on.
+            config: limits of draining and idling.
             about: what never changes of the worker.
         """
         self._pool = pool
@@ -53,7 +54,7 @@ class Duties:
         self._handoff = handoff
         self._renewer = renewer
         renewer.on_lost = self.lost
-        self._drain_timeout_s = drain_timeout_s
+        self._config = config
         self._about = about
 
     def describe(self) -> dict[str, str]:
@@ -76,13 +77,15 @@ class Duties:
             self._settlement.lose(holding, "Redis was restarted or replaced")
 
     async def held_changed(self) -> None:
-        """Renew what is held."""
+        """Renew what is held, and end what has been idle for too long."""
+        if self._config.idle_timeout_s:
+            self._pool.end_idle(self._config.idle_timeout_s)
         held = [(one.partition, one.ledger.token) for one in self._holdings.all()]
         await self._renewer.look_after(tuple(held))
 
     async def hand_off(self, holding: Holding) -> None:
         """Give one holding up in good order."""
-        await self._handoff.hand_off(holding, self._drain_timeout_s)
+        await self._handoff.hand_off(holding, self._config.drain_timeout_s)
 
     def lost(self, leases: Sequence[tuple[Partition, Token]]) -> None:
         """These leases are no longer ours."""

@@ -68,6 +68,7 @@ class Instance:
         acks: finish by ``message.ack`` only.
         refusal: why the application cannot be called, or None.
         failure: why a message could not be finished, which fails its attempt and ends the call.
+        farewell: what is to be received before the end, {} once it was; None if nothing is.
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class Instance:
         "_waiters",
         "acks",
         "failure",
+        "farewell",
         "has_received",
         "is_closed",
         "refusal",
@@ -89,6 +91,7 @@ class Instance:
         """Stand between the application and its lane."""
         self.refusal = refusal
         self.failure: WherryError | None = None
+        self.farewell: Message | None = None
         self._post = post
         self._waiters: list[asyncio.Future[None]] = []  # oldest call first
         self._in_hand = 0  # messages handed out for which receive() was not called again
@@ -124,6 +127,10 @@ class Instance:
                 except WherryError as error:
                     self._fail(error)
         while not self.is_closed:
+            if self.farewell:
+                message, self.farewell = self.farewell, {}
+                self._in_hand += 1
+                return message
             if not (self.acks and len(self.unfinished) >= MAX_UNACKED):
                 try:
                     item = self._post.take(self)

@@ -162,6 +162,10 @@ class Lane(MutableMapping[str, Any]):
         """Unix time of the last use, in seconds."""
         return self._last_used
 
+    def is_called_with(self, scope: Any) -> bool:
+        """Whether its instance was called with this very scope."""
+        return self.instance is not None and self.instance.scope is scope
+
     def touch(self, now_s: float) -> None:
         """Note a use."""
         self._last_used = now_s

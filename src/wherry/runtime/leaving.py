@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from .farewell import Farewell
 from .lane import Lane
 
 
@@ -18,12 +19,16 @@ class Leaving:
 
     Attributes:
         end_timeout_s: how long a cancelled lane may take to end; 0: as long as it likes.
+        farewell: what lanes are told before they are cancelled.
     """
 
-    __slots__ = ("_by_scope", "_due", "_expired", "_loop", "end_timeout_s")
+    __slots__ = ("_by_scope", "_due", "_expired", "_loop", "end_timeout_s", "farewell")
 
-    def __init__(self, end_timeout_s: float, expired: Callable[[Lane], None]) -> None:
+    def __init__(
+        self, end_timeout_s: float, farewell: Farewell, expired: Callable[[Lane], None]
+    ) -> None:
         """Call ``expired`` with a lane that takes too long."""
+        self.farewell = farewell
         self.end_timeout_s = end_timeout_s
         self._by_scope: dict[Any, list[Lane]] = {}
         self._due: OrderedDict[Lane, float] = OrderedDict()

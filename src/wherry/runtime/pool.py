@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from ..hooks import Hooks
-from ..model import Application, Message
-from .asgi import single_callable
+from ..model import Message
+from .calling import Caller
 from .delivery import Delivery
 from .endings import Endings
 from .face import Face
 from .failures import Failures
+from .farewell import Farewell
 from .idle import Idle
 from .inbox import Item
 from .instance import Instance
 from .lane import Lane, LaneState
 from .leaving import Leaving
+from .leftovers import Leftovers
 from .policy import Policy
 from .room import Room
 
@@ -36,8 +38,16 @@ class Pool:
         failures: errors of applications.
     """
 
-    def __init__(self, face: Face, policy: Policy, hooks: Hooks, end_timeout_s: float) -> None:
-        """Serve one server."""
+    def __init__(
+        self,
+        face: Face,
+        policy: Policy,
+        hooks: Hooks,
+        end_timeout_s: float,
+        farewell: Farewell | None = None,
+        unix_s: Callable[[], float] = time.time,
+    ) -> None:
+        """Serve one server; ``unix_s`` is the clock of ``last_used``."""
         self.lanes: dict[Any, Lane] = {}
         self.failures = Failures(hooks)
         self._face = face
@@ -45,10 +55,11 @@ class Pool:
         self._hooks = hooks
         self._endings = Endings(policy, self.failures)
         self._idle = Idle()
-        self._leaving = Leaving(end_timeout_s, self._abandon)
+        self._leaving = Leaving(end_timeout_s, farewell or Farewell(), self._abandon)
         self._room = Room(self._most)
-        self._is_closing = False
-        self._adapted: tuple[Application, Application] | None = None
+        self._unix_s = unix_s
+        self._leftovers = Leftovers(face, hooks)
+        self._caller = Caller()
 
     @property
     def end_timeout_s(self) -> float:
@@ -77,11 +88,11 @@ class Pool:
         """
         lane = self.lanes.get(scope_id)
         if lane is not None:
-            lane.touch(time.time())
+            lane.touch(self._unix_s())
             self._idle.touch(lane)
             return lane
         loop = asyncio.get_running_loop()
-        lane = Lane(self, scope_id, scope, time.time())
+        lane = Lane(self, scope_id, scope, self._unix_s())
         while len(self.lanes) >= self._most() and self._evict():
             pass
         self.lanes[scope_id] = lane
@@ -94,12 +105,13 @@ class Pool:
     def find(self, scope_id: Any, scope: Any) -> Lane | None:
         """The lane whose instance was called with a scope; also one that is ending."""
         current = self.lanes.get(scope_id)
-        found = [current, *self._leaving.of(scope_id)] if current else self._leaving.of(scope_id)
-        found = [lane for lane in found if lane.instance is not None]
-        for lane in found:
-            if lane.instance is not None and lane.instance.scope is scope:
+        if current is not None and current.is_called_with(scope):
+            return current
+        candidates = [*([current] if current else ()), *self._leaving.of(scope_id)]
+        for lane in candidates:
+            if lane.is_called_with(scope):
                 return lane
-        return found[0] if found else None
+        return next((lane for lane in candidates if lane.instance is not None), None)
 
     def used(self, lane: Lane) -> None:
         """See `wherry.runtime.lane.Host`."""
@@ -152,10 +164,21 @@ class Pool:
             del self.lanes[lane.scope_id]
         self._idle.forget(lane)
         self._leaving.add(lane)
-        redirect = partial(self._redirect, lane.scope_id, lane.scope)
-        lane.input_queue.forward(redirect)
+        self._leftovers.forward(lane)
+
+    def end_idle(self, longer_than_s: float) -> None:
+        """End the lanes that have been idle for longer."""
+        until_s = self._unix_s() - longer_than_s
+        while (lane := self._idle.oldest()) is not None and lane.last_used < until_s:
+            self.end(lane)
 
     def _cancel(self, lane: Lane) -> None:
+        if not self._leaving.farewell.say(lane, self._cut):
+            self._cut(lane)
+
+    def _cut(self, lane: Lane) -> None:
+        if lane.future.done():
+            return
         if lane.instance is not None:
             lane.instance.is_closed = True
         lane.future.cancel()
@@ -195,29 +218,11 @@ class Pool:
             # It waits for the end of this lane and has taken nothing.
             self._idle.discard(successor)
             successor.input_queue.inherit(lane.input_queue)
-        else:
-            items, passes = lane.input_queue.drain(), lane.input_queue.passes
-            if self._is_closing:
-                self._hooks.detail(
-                    "messages wait at the end of the server",
-                    scope=str(lane.scope_id),
-                    count=len(items),
-                )
-                return
-            for item in items:
-                try:
-                    self._redirect(lane.scope_id, lane.scope, item)
-                except Exception as error:  # noqa: BLE001 - user code's override
-                    self._hooks.failed(
-                        "a waiting message is lost: the next instance could not be had",
-                        error,
-                        scope=str(lane.scope_id),
-                    )
-            if lane.scope_id in self.lanes:
-                self.lanes[lane.scope_id].input_queue.passes = passes
-
-    def _redirect(self, scope_id: Any, scope: Any, item: Item) -> None:
-        self._face.get_or_create_application_instance(scope_id, scope).put_nowait(item)
+            return
+        passes = lane.input_queue.passes
+        self._leftovers.hand_over(lane)
+        if lane.scope_id in self.lanes:
+            self.lanes[lane.scope_id].input_queue.passes = passes
 
     def make_room(self) -> None:
         """``max_applications`` was changed, in whatever thread."""
@@ -252,10 +257,7 @@ class Pool:
         """See `wherry.runtime.lane.Host`."""
         if instance.refusal is not None:
             raise instance.refusal
-        application = self._face.application
-        if self._adapted is None or self._adapted[0] is not application:
-            self._adapted = (application, single_callable(application))
-        await self._adapted[1](scope=instance.scope, receive=instance.receive, send=instance.send)
+        await self._caller.call(self._face.application, instance)
 
     def begin(self, lane: Lane, item: Item) -> bool:
         """See `wherry.runtime.lane.Host`."""
@@ -290,7 +292,7 @@ class Pool:
     def _touch(self, lane: Lane) -> None:
         """Note a use; what user code has set by hand stays until the lane is asked for."""
         if not self._idle.is_set_by_hand(lane):
-            lane.touch(time.time())
+            lane.touch(self._unix_s())
 
     def open(self, lane: Lane, delivery: Delivery) -> Message:
         """See `wherry.runtime.lane.Host`."""
@@ -326,7 +328,7 @@ class Pool:
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self.end_timeout_s if self.end_timeout_s > 0 else None
-        self._is_closing = True
+        self._leftovers.are_dropped = True
         try:
             # Applications may start others while they end.
             while True:
@@ -339,6 +341,6 @@ class Pool:
                     break
                 await asyncio.wait(pending, timeout=left_s)
         finally:
-            self._is_closing = False
+            self._leftovers.are_dropped = False
         for lane in self.leaving:
             self._abandon(lane)

@@ -89,7 +89,7 @@ class Router:
 
     def deliver(self, track: Track, entry: Entry) -> None:
         """Put an entry into its lane's inbox, unless it has expired."""
-        if has_expired(entry, self._clock.redis_ms()):
+        if entry.expires_unix_ms and has_expired(entry, self._clock.redis_ms()):
             self._committer.put(track, expiry_of(entry))
             return
         delivery = Delivery(entry, is_streamed=entry.mark == 2)

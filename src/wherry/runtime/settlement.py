@@ -118,9 +118,7 @@ class Settlement:
             if lane.instance is not None:
                 items += lane.instance.unfinished
                 lane.instance.unfinished = []
-            in_hand |= {
-                one.entry.id: one.entry.inbox for one in items if isinstance(one, Delivery)
-            }
+            in_hand |= {one.entry.id: one.entry.inbox for one in items if isinstance(one, Delivery)}
             self._pool.end(lane)
         if holding.tracks.get(track.scope_id) is track:
             del holding.tracks[track.scope_id]

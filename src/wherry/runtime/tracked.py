@@ -79,9 +79,7 @@ class Tracked:
         # A lane may outlive the tenure in which it was made, if user code has asked for it.
         track = cast("Track | None", lane.tracking)
         return (
-            track is not None
-            and not track.holding.is_lost
-            and item.entry.scope_keys == track.keys
+            track is not None and not track.holding.is_lost and item.entry.scope_keys == track.keys
         )
 
     def rest(self, lane: Lane) -> bool:
@@ -183,7 +181,9 @@ class Tracked:
     def _expire(self, lane: Lane, track: Track) -> None:
         """Finish what has expired while it waited its turn."""
         while isinstance(head := lane.input_queue.peek(), Delivery):
-            if not has_expired(head.entry, self._clock.redis_ms()):
+            if not head.entry.expires_unix_ms or not has_expired(
+                head.entry, self._clock.redis_ms()
+            ):
                 return
             lane.input_queue.take()
             self.committer.put(track, expiry_of(head.entry))

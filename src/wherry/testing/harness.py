@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import difflib
 import secrets
-import time
 from collections.abc import Callable, Coroutine, Generator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from ..broker.connect import SyncLink, open_store
-from ..broker.memory import CLOCK_KEY, drop_memory, memory_server
-from ..broker.wire import Keys
 from ..client.client import Client
 from ..client.envelope import RequestOptions, SendOptions
 from ..config import Config
@@ -21,23 +16,13 @@ from ..errors import ApplicationError, ConfigError, HarnessError, MessageFailed,
 from ..model import Application, EntryId, Message, Reply, Restarted
 from ..runtime.frameworks import check_framework
 from .failures import Failure, Failures
-from .fleet import Fleet
-from .look import DeadLetter, Look
-from .loop import VirtualLoop, check_thread
+from .look import DeadLetter
+from .loop import check_thread
+from .scene import Scene
 
 _T = TypeVar("_T")
 
 _PARTITIONS = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Running:
-    """What there is between ``__enter__`` and ``__exit__``."""
-
-    loop: VirtualLoop
-    fleet: Fleet
-    client: Client
-    look: Look
 
 
 class Harness:
@@ -80,8 +65,7 @@ class Harness:
         self._workers = workers
         self._config = _make_config(settings)
         self._failures = Failures()
-        self._stack = ExitStack()
-        self._running: _Running | None = None
+        self._scene: Scene | None = None
         self._is_over = False
         self.url = f"memory://harness-{secrets.token_hex(8)}"
 
@@ -92,35 +76,19 @@ class Harness:
             StartupFailed: the application failed to start.
             WrongLoop: an event loop is running here.
         """
-        if self._running is not None or self._is_over:
+        if self._scene is not None or self._is_over:
             raise HarnessError("a Harness runs once; make another one")
         check_thread()
+        scene = Scene(self.url, self._application, self._config, self._failures)
         try:
-            self._open()
+            for _ in range(self._workers):
+                scene.fleet.start()
+            scene.fleet.balance(scene.look)
         except BaseException:
-            self._close(drains=False)
+            scene.close(drains=False)
             raise
+        self._scene = scene
         return self
-
-    def _open(self) -> None:
-        name = self.url.removeprefix("memory://")
-        store = open_store(self.url)
-        self._stack.callback(drop_memory, name)
-        ticker = store.sync_link()
-        self._stack.callback(ticker.close)
-        loop = VirtualLoop(on_move=_make_clock(name, ticker))
-        self._stack.callback(loop.finish)
-        link = store.link()
-        self._stack.callback(lambda: loop.run(link.aclose()))
-        config = self._config
-        look = Look(link, Keys(config.namespace), config.partitions or _PARTITIONS)
-        client = Client(store, config=config)
-        self._stack.callback(lambda: loop.run(client.aclose()))
-        fleet = Fleet(loop, self._application, store, config, self._failures)
-        self._running = _Running(loop=loop, fleet=fleet, client=client, look=look)
-        for _ in range(self._workers):
-            fleet.start()
-        fleet.balance(look)
 
     def __exit__(
         self,
@@ -129,13 +97,10 @@ class Harness:
         trace: TracebackType | None,
     ) -> None:
         """Let the workers drain (a message that never ends is cut off), and forget everything."""
-        self._close(drains=not isinstance(error, HarnessError))
-
-    def _close(self, *, drains: bool) -> None:
-        running, self._running, self._is_over = self._running, None, True
-        with self._stack:
-            if running is not None and drains:
-                running.fleet.drain()
+        scene, self._scene, self._is_over = self._scene, None, True
+        if scene is not None:
+            # What cannot come to rest cannot be asked to end in good order, either.
+            scene.close(drains=not isinstance(error, HarnessError))
 
     def send(
         self, scope_id: str, message: Mapping[str, Any], **options: Unpack[SendOptions]
@@ -181,8 +146,8 @@ class Harness:
 
         As `wherry.Client.request_stream`. Between two replies the test may do as it likes.
         """
-        open_loop = self._open_running().loop
-        events = self._open_running().client.request_stream(
+        open_loop = self._running().loop
+        events = self._running().client.request_stream(
             scope_id, message, timeout_s=timeout_s, **options
         )
 
@@ -223,9 +188,9 @@ class Harness:
         Raises:
             HarnessError: the application is busy without end.
         """
-        running = self._open_running()
-        running.loop.settle()
-        running.fleet.check()
+        scene = self._running()
+        scene.loop.settle()
+        scene.fleet.check()
 
     def advance(self, seconds: float) -> None:
         """Move the clock: timers, backoffs, leases, expiries and the TTLs of Redis' keys.
@@ -235,9 +200,9 @@ class Harness:
         Raises:
             HarnessError: as `settle` does, and for negative seconds.
         """
-        running = self._open_running()
-        running.loop.advance(seconds)
-        running.fleet.check()
+        scene = self._running()
+        scene.loop.advance(seconds)
+        scene.fleet.check()
 
     def run_until(self, condition: Callable[[], bool], within_s: float = 60.0) -> None:
         """Run, moving time as needed, and stop at the very step that makes a condition true.
@@ -251,20 +216,20 @@ class Harness:
         Raises:
             HarnessError: it did not become true.
         """
-        running = self._open_running()
-        if not running.loop.run_until(condition, within_s):
+        scene = self._running()
+        if not scene.loop.run_until(condition, within_s):
             raise HarnessError(f"the condition did not become true within {within_s:g} s")
-        running.fleet.check()
+        scene.fleet.check()
 
     def run(self, work: Callable[[Client], Coroutine[Any, Any, _T]]) -> _T:
         """Run a coroutine function with the harness's `wherry.Client`, and return its result.
 
         Time moves as needed: ``harness.run(lambda client: client.send_many(messages))``.
         """
-        running = self._open_running()
-        running.loop.check_free()
-        running.fleet.check()
-        return running.loop.run(work(running.client))
+        scene = self._running()
+        scene.loop.check_free()
+        scene.fleet.check()
+        return scene.loop.run(work(scene.client))
 
     def crash(self, worker: int = 0, *, restart: bool = True, wait: bool = True) -> None:
         """Kill a worker where it stands: nothing is finished, handed on or released.
@@ -282,37 +247,37 @@ class Harness:
         Raises:
             HarnessError: there is no such worker.
         """
-        running = self._open_running()
-        running.loop.check_free()
-        running.fleet.kill(worker)
+        scene = self._running()
+        scene.loop.check_free()
+        scene.fleet.kill(worker)
         if restart:
-            running.fleet.start()
+            scene.fleet.start()
         if wait:
-            running.fleet.balance(running.look)
+            scene.fleet.balance(scene.look)
 
     def add_worker(self) -> None:
         """Start one more worker, and move the clock until all share the partitions."""
-        running = self._open_running()
-        running.loop.check_free()
-        running.fleet.start()
-        running.fleet.balance(running.look)
+        scene = self._running()
+        scene.loop.check_free()
+        scene.fleet.start()
+        scene.fleet.balance(scene.look)
 
     def dead_letters(self, scope_id: str | None = None) -> list[DeadLetter]:
         """Settle, and return the dead letters of a scope, or of all, oldest first in each."""
         self.settle()
-        look = self._open_running().look
+        look = self._running().look
         return self.run(lambda _: look.dead_letters(scope_id))
 
     def backlog(self) -> int:
         """Settle, and return the number of messages that are not finished."""
         self.settle()
-        look = self._open_running().look
+        look = self._running().look
         return self.run(lambda _: look.backlog())
 
     def state(self, scope_id: str) -> dict[str, Any]:
         """Settle, and return the durable state of a scope as it was last committed, {} if none."""
         self.settle()
-        look = self._open_running().look
+        look = self._running().look
         return self.run(lambda _: look.state(scope_id))
 
     @property
@@ -323,33 +288,17 @@ class Harness:
     @property
     def elapsed_s(self) -> float:
         """How far the clock has moved since the harness was made, in seconds."""
-        return self._open_running().loop.time()
+        return self._running().loop.time()
 
-    def _open_running(self) -> _Running:
-        if self._running is None:
+    def _running(self) -> Scene:
+        if self._scene is None:
             raise HarnessError(
                 "this Harness is closed: its `with` block has ended; make another one"
                 if self._is_over
                 else "this Harness is not running: write `with Harness(application) as harness:` "
                 "(in unittest: self.harness = self.enterContext(Harness(application)))"
             )
-        return self._running
-
-
-def _make_clock(name: str, ticker: SyncLink) -> Callable[[float], None]:
-    """Tie a store to a clock; returns what must be told its time whenever it has moved."""
-    # Whole milliseconds: how fractions are rounded must not depend on when a test was started.
-    server, started_ms = memory_server(name), int(time.time()) * 1000
-    unix_ms = started_ms
-    server.unix_s = lambda: unix_ms / 1000
-
-    def move(to_s: float) -> None:
-        nonlocal unix_ms
-        unix_ms = started_ms + round(to_s * 1000)
-        ticker.call("SET", CLOCK_KEY, unix_ms)
-
-    move(0.0)
-    return move
+        return self._scene
 
 
 def _make_config(settings: Mapping[str, Any]) -> Config:
@@ -359,4 +308,6 @@ def _make_config(settings: Mapping[str, Any]) -> Config:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "see wherry.Config"
             raise ConfigError(f"Harness: there is no setting {name!r}; {hint}")
-    return Config(**{**settings, "partitions": settings.get("partitions") or _PARTITIONS})
+    chosen = dict(settings)
+    chosen["partitions"] = settings.get("partitions") or _PARTITIONS
+    return Config(**chosen)

@@ -123,9 +123,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         raise HarnessError("a call waits for something that nothing will bring; nothing is left "
                            "that could run, not even a timer")  # fmt: skip
 
-    def start(
-        self, work: Coroutine[Any, Any, _T], *, name: str, group: str
-    ) -> asyncio.Task[_T]:
+    def start(self, work: Coroutine[Any, Any, _T], *, name: str, group: str) -> asyncio.Task[_T]:
         """Start a task in a group; it runs when the loop is next run."""
         context = contextvars.copy_context()
         context.run(_group.set, group)
@@ -153,17 +151,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             HarnessError: one does not end.
         """
         self.check_free()
+        tasks = self._groups.get(group, {})
         for _ in range(_ROUNDS):
-            tasks = [task for task in self._groups.get(group, {}) if not task.done()]
-            if not tasks:
-                self._groups.pop(group, None)
-                return
-            for task in tasks:
+            for task in list(tasks):
                 task.add_done_callback(_see)
                 task.cancel()
             self.settle()
+            if not tasks:
+                self._groups.pop(group, None)
+                return
         raise HarnessError(
-            f"a task does not end though it was cancelled {_ROUNDS} times: {tasks[0]!r}; "
+            f"a task does not end though it was cancelled {_ROUNDS} times: {next(iter(tasks))!r}; "
             "let CancelledError pass through"
         )
 

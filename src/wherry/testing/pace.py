@@ -53,9 +53,7 @@ class Pace(selectors.BaseSelector):
         """The loop is made: the sockets that there are by now are its own."""
         self._own = len(self._real.get_map())
 
-    def begin(
-        self, horizon_s: float, until: Callable[[], bool] | None, *, is_moved: bool
-    ) -> None:
+    def begin(self, horizon_s: float, until: Callable[[], bool] | None, *, is_moved: bool) -> None:
         """A run begins.
 
         Args:
@@ -91,7 +89,7 @@ class Pace(selectors.BaseSelector):
             events = self._wait_outside(min(due_s, self._horizon_s) - self.now_s)
             if events or (not self._is_moved and self.now_s < min(due_s, self._horizon_s)):
                 return events
-        if due_s <= self._horizon_s:
+        if math.isfinite(due_s) and due_s <= self._horizon_s:
             self._move(due_s)
             return []
         if math.isfinite(self._horizon_s):

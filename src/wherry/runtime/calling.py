@@ -1,0 +1,26 @@
+"""Calling: the one place where an application is called for a scope."""
+
+from __future__ import annotations
+
+from ..model import Application
+from .asgi import single_callable
+from .instance import Instance
+
+
+class Caller:
+    """Calls applications of both styles; the style is looked up once for each application."""
+
+    __slots__ = ("_adapted", "_application")
+
+    def __init__(self) -> None:
+        """Know none yet."""
+        self._application: Application | None = None
+        self._adapted: Application | None = None
+
+    async def call(self, application: Application, instance: Instance) -> None:
+        """Call an application with an instance's scope, ``receive`` and ``send``."""
+        adapted = self._adapted
+        if adapted is None or self._application is not application:
+            self._application = application
+            adapted = self._adapted = single_callable(application)
+        await adapted(scope=instance.scope, receive=instance.receive, send=instance.send)

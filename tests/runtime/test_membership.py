@@ -1,0 +1,205 @@
+"""Membership with leases that the test answers: nothing is kept that came too late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.e2e.rig import Notes, until
+from wherry import Config
+from wherry.broker.leases import Beat, Claimed
+from wherry.broker.wire import Meta
+from wherry.engine.leases import Balance
+from wherry.errors import StoreUnavailable
+from wherry.model import EntryId, Partition, Token
+from wherry.runtime.clock import Clock
+from wherry.runtime.holding import Holding, Holdings
+from wherry.runtime.membership import Membership
+
+CONFIG = Config(lease_s=0.6, beat_s=0.05)
+META = Meta(partitions=4, generation="g")
+
+
+class Leases:
+    """Four partitions; calls can be made to wait or to fail."""
+
+    def __init__(self) -> None:
+        self.meta = META
+        self.now_meta = META
+        self.owners = {Partition(number): "" for number in range(4)}
+        self.released: list[Partition] = []
+        self.gates: dict[str, asyncio.Event] = {}
+        self.waiting: list[str] = []
+        self.failures: list[str] = []
+        self.hints: asyncio.Queue[None] = asyncio.Queue()
+        self.beats = 0
+
+    async def _pass(self, name: str) -> None:
+        if name in self.failures:
+            self.failures.remove(name)
+            raise StoreUnavailable(f"{name} failed")
+        if name in self.gates:
+            self.waiting.append(name)
+            await self.gates[name].wait()
+
+    async def beat(self, fields: dict[str, str], silence_ms: int) -> Beat:
+        self.beats += 1
+        await self._pass("beat")
+        return Beat(redis_ms=1, members=("me",), meta=self.now_meta)
+
+    async def survey(self) -> dict[Partition, tuple[str, int]]:
+        await self._pass("survey")
+        return {one: (owner, 500 if owner else 0) for one, owner in self.owners.items()}
+
+    async def claim(self, partitions: Sequence[Partition]) -> list[Claimed]:
+        for one in partitions:
+            self.owners[one] = "me"
+        await self._pass("claim")
+        return [
+            Claimed(
+                partition=one, token=Token(f"1:{one}"), is_unclean=False, last_id=EntryId("0-0")
+            )
+            for one in partitions
+        ]
+
+    async def attempts(self, partitions: Sequence[Partition]) -> list[dict[EntryId, bytes]]:
+        await self._pass("attempts")
+        return [{EntryId("1-1"): b"row"} for _ in partitions]
+
+    async def release(self, partition: Partition, token: Token) -> bool:
+        self.released.append(partition)
+        self.owners[partition] = ""
+        return True
+
+    async def listen(self) -> Leases:
+        return self
+
+    async def next(self) -> None:
+        await self.hints.get()
+
+    async def aclose(self) -> None:
+        pass
+
+
+class Actions:
+    """Implements `wherry.runtime.membership.Actions`."""
+
+    def __init__(self) -> None:
+        self.history_changes = 0
+        self.handed: list[Holding] = []
+
+    def describe(self) -> dict[str, str]:
+        return {}
+
+    async def hand_off(self, holding: Holding) -> None:
+        self.handed.append(holding)
+
+    def history_changed(self) -> None:
+        self.history_changes += 1
+
+    async def held_changed(self) -> None:
+        pass
+
+
+class Desk:
+    def __init__(self) -> None:
+        self.leases = Leases()
+        self.actions = Actions()
+        self.holdings = Holdings()
+        self.hooks = Notes()
+        self.membership = Membership(
+            self.actions,
+            self.leases,  # type: ignore[arg-type] - it has what the membership uses
+            CONFIG,
+            self.holdings,
+            Balance("me"),
+            Clock(),
+            self.hooks,
+        )
+
+    async def end(self, running: asyncio.Task[Any]) -> None:
+        self.membership.is_stopping = self.membership.is_ending = True
+        self.membership.hint()
+        async with asyncio.timeout(5):
+            await running
+
+
+async def test_free_partitions_are_claimed_with_their_attempts():
+    desk = Desk()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.membership.run())
+        await desk.membership.joined.wait()
+        assert [one.partition for one in desk.holdings.all()].sort() is None
+        assert len(desk.holdings) == 4
+        assert all(one.attempts == {"1-1": b"row"} for one in desk.holdings.all())
+        await desk.end(running)
+
+
+@pytest.mark.parametrize("moment", ["claim", "attempts"])
+async def test_what_is_claimed_while_stopping_is_released(moment: str):
+    desk = Desk()
+    gate = desk.leases.gates[moment] = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.membership.run())
+        await until(lambda: desk.leases.waiting)
+        desk.membership.is_stopping = True
+        gate.set()
+        await until(lambda: len(desk.leases.released) == 4)
+        await desk.end(running)
+    assert len(desk.holdings) == 0
+
+
+@pytest.mark.parametrize("moment", ["beat", "survey", "claim", "attempts"])
+async def test_failed_round_is_tried_again(moment: str):
+    desk = Desk()
+    desk.leases.failures = [moment, moment]
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.membership.run())
+        await until(lambda: len(desk.holdings) == 4)
+        assert desk.hooks.count("beating waits for Redis") == 2
+        await desk.end(running)
+
+
+async def test_hint_that_comes_while_looking_is_not_lost():
+    desk = Desk()
+    desk.leases.owners = dict.fromkeys(desk.leases.owners, "other")
+    gate = desk.leases.gates["survey"] = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.membership.run())
+        await until(lambda: desk.leases.waiting)
+        desk.leases.hints.put_nowait(None)
+        await until(desk.leases.hints.empty)
+        await asyncio.sleep(0)
+        before = asyncio.get_running_loop().time()
+        del desk.leases.gates["survey"]
+        gate.set()
+        await until(lambda: desk.leases.beats == 2)
+        assert asyncio.get_running_loop().time() - before < CONFIG.beat_s * 0.8
+        await desk.end(running)
+
+
+async def test_avoided_partition_is_not_claimed():
+    desk = Desk()
+    desk.holdings.avoided.add(Partition(2))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.membership.run())
+        await desk.membership.joined.wait()
+        assert {one.partition for one in desk.holdings.all()} == {0, 1, 3}
+        await desk.end(running)
+
+
+async def test_new_generation_is_said_loudly_and_adopted():
+    desk = Desk()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.membership.run())
+        await desk.membership.joined.wait()
+        desk.leases.now_meta = Meta(partitions=16, generation="new")
+        await until(lambda: desk.actions.history_changes)
+        await until(lambda: desk.leases.beats > 4)
+        assert desk.hooks.count("Redis lost its data") == 1
+        assert desk.holdings.partitions == 16
+        assert desk.leases.meta == desk.leases.now_meta
+        await desk.end(running)
