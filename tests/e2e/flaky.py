@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from wherry.broker.connect import Command, Link, Store, Subscription, SyncLink, open_store
+from wherry.broker.connect import Command, Link, Store, Subscription, open_store
 from wherry.errors import StoreUnavailable
 
 Calls = Callable[[Sequence[Command]], Awaitable[list[Any]]]
@@ -54,8 +54,9 @@ class FlakyStore:
 
     def __init__(self, url: str) -> None:
         self._store: Store = open_store(url)
-        self.is_memory = self._store.is_memory
-        self.where = self._store.where
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
 
     async def around_read(self, read: Callable[[], Awaitable[Any]]) -> Any:
         return await read()
@@ -65,12 +66,6 @@ class FlakyStore:
 
     def link(self, *, answer_timeout_s: float | None = 10.0) -> Any:
         return FlakyLink(self, self._store.link(answer_timeout_s=answer_timeout_s))
-
-    def sync_link(self, *, answer_timeout_s: float = 5.0) -> SyncLink:
-        return self._store.sync_link(answer_timeout_s=answer_timeout_s)
-
-    def close(self) -> None:
-        self._store.close()
 
 
 def lost() -> StoreUnavailable:
