@@ -205,7 +205,13 @@ class Worker(StatelessServer):
                 (links.read, links.command), config, holdings, reads, router, duties, hooks
             ),
             membership=Membership(
-                duties, leases, config, holdings, Balance(self.worker_id), clock, hooks
+                duties,
+                leases,
+                config,
+                holdings,
+                Balance(self.worker_id, int(config.beat_s * 1000)),
+                clock,
+                hooks,
             ),
             renewal=renewal,
             handoff=handoff,

@@ -35,6 +35,8 @@ class FlakyLink:
     async def calls(self, commands: Sequence[Command]) -> list[Any]:
         if commands and commands[0][0] in ("EVALSHA", "EVAL") and is_commit(commands[0]):
             return await self._store.around_commits(self._link.calls, commands)
+        if commands and commands[0][0] == "XRANGE":
+            return await self._store.around_fetch(self._link.calls, commands)
         return await self._link.calls(commands)
 
     async def subscribe(self, channel: str) -> Subscription:
@@ -50,7 +52,7 @@ def is_commit(command: Command) -> bool:
 
 
 class FlakyStore:
-    """Stands for a `Store`; replace `around_read` and `around_commits`."""
+    """Stands for a `Store`; replace what is around its calls."""
 
     def __init__(self, url: str) -> None:
         self._store: Store = open_store(url)
@@ -62,6 +64,9 @@ class FlakyStore:
         return await read()
 
     async def around_commits(self, calls: Calls, commands: Sequence[Command]) -> list[Any]:
+        return await calls(commands)
+
+    async def around_fetch(self, calls: Calls, commands: Sequence[Command]) -> list[Any]:
         return await calls(commands)
 
     def link(self, *, answer_timeout_s: float | None = 10.0) -> Any:

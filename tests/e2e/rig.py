@@ -113,7 +113,9 @@ class Rig:
     async def replies(self, scope: str, *, inbox: str = "") -> list[Reply]:
         partition = self.partition(scope)
         key = self.keys.inbox(partition, inbox) if inbox else self.keys.replies(partition, scope)
-        return [read_reply(one, flat) for one, flat in await self.link.call("XRANGE", key, "-", "+")]
+        return [
+            read_reply(one, flat) for one, flat in await self.link.call("XRANGE", key, "-", "+")
+        ]
 
     async def numbers(self, scope: str) -> list[int]:
         """The ``number`` of each reply of a scope."""
@@ -161,13 +163,18 @@ class Rig:
             key = self.keys.dead(Partition(number))
             for _, flat in await self.link.call("XRANGE", key, "-", "+"):
                 found.append(
-                    {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+                    {
+                        name.decode(): value
+                        for name, value in zip(flat[::2], flat[1::2], strict=True)
+                    }
                 )
         return found
 
     async def owners(self) -> list[str]:
         """Owner of each partition, "" without."""
-        commands = [("HGET", self.keys.lease(Partition(p)), "owner") for p in range(self.partitions)]
+        commands = [
+            ("HGET", self.keys.lease(Partition(p)), "owner") for p in range(self.partitions)
+        ]
         return [(one or b"").decode() for one in await self.link.calls(commands)]
 
     async def leftovers(self) -> set[str]:

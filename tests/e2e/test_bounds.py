@@ -203,7 +203,10 @@ async def test_small_window_starves_no_partition(redis_url: str):
             message = await receive()
             await send(message)
 
-    async with rig(redis_url) as seen, working(app, redis_url, in_flight=2, in_flight_per_partition=2):
+    async with (
+        rig(redis_url) as seen,
+        working(app, redis_url, in_flight=2, in_flight_per_partition=2),
+    ):
         scopes: dict[int, str] = {}
         for number in range(100):
             scopes.setdefault(seen.partition(f"s{number}"), f"s{number}")

@@ -188,9 +188,7 @@ async def test_state_that_went_back_in_time_ends_the_instance(redis_url: str):
 
 
 @pytest.mark.parametrize("kind", ["out", "inbox", "state"])
-async def test_key_of_the_wrong_type_buries_the_message_and_others_go_on(
-    redis_url: str, kind: str
-):
+async def test_key_of_the_wrong_type_buries_the_message_and_others_go_on(redis_url: str, kind: str):
     hooks = Notes()
     async with rig(redis_url) as seen, working(totals, redis_url, hooks=hooks, **DURABLE):
         partition = seen.partition("a")

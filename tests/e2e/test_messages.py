@@ -550,7 +550,12 @@ async def test_replies_that_cannot_travel_raise_out_of_send(redis_url: str):
     async def app(scope: Any, receive: Any, send: Any) -> None:
         while True:
             await receive()
-            for odd in ({"type": 1}, {}, {"type": "t", "x": float("nan")}, {"type": "t", "x": 2**64}):
+            for odd in (
+                {"type": 1},
+                {},
+                {"type": "t", "x": float("nan")},
+                {"type": "t", "x": 2**64},
+            ):
                 try:
                     await send(odd)
                 except Exception as error:  # noqa: BLE001 - looked at below

@@ -168,6 +168,16 @@ async def test_stolen_lease_fences_and_the_successor_redoes_the_work(redis_url: 
             assert await seen.numbers(scope) == running_totals(list(range(6)))
 
 
+async def test_idle_instances_of_a_lost_partition_are_ended(redis_url: str):
+    """They commit nothing, so that no fence tells: the renewal does."""
+    async with rig(redis_url) as seen, working(echo, redis_url) as worker:
+        await seen.send_many([(f"s{n}", n) for n in range(20)])
+        await seen.drained()
+        assert len(worker.application_instances) == 20
+        await _take_leases(seen.link, seen)
+        await until(lambda: not worker.application_instances)
+
+
 async def _is_backlog(seen: Rig, count: int) -> bool:
     return await seen.backlog() == count
 

@@ -1,4 +1,5 @@
 """x"""
+
 from tests.e2e.rig import echo, rig, working
 
 

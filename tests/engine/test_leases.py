@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from wherry.engine.leases import Balance, fair_share
 from wherry.model import Partition
 
+BEAT_MS = 1000
 Survey = dict[Partition, tuple[str, int]]
 
 
@@ -38,14 +39,16 @@ def held(*numbers: int, leaving: tuple[int, ...] = ()) -> dict[Partition, bool]:
 
 
 def test_who_holds_too_little_claims_what_is_free():
-    plan = Balance("a").plan(["a", "b"], held(), survey("", "", "b", "b"))
+    plan = Balance("a", BEAT_MS).plan(["a", "b"], held(), survey("", "", "b", "b"), 0)
     assert sorted(plan.candidates) == [0, 1]
     assert plan.wanted == 2
     assert plan.shed == 0
 
 
 def test_live_leases_of_others_are_no_candidates():
-    plan = Balance("a").plan(["a", "b"], held(), survey("b", "b", "b", "b", left_ms=700))
+    plan = Balance("a", BEAT_MS).plan(
+        ["a", "b"], held(), survey("b", "b", "b", "b", left_ms=700), 0
+    )
     assert plan.candidates == []
     assert plan.wanted == 0
     assert plan.next_expiry_ms == 700
@@ -58,33 +61,45 @@ def test_leases_that_ran_out_and_own_ones_that_are_not_held_are_candidates():
         Partition(2): ("b", 900),
         Partition(3): ("b", 400),
     }
-    plan = Balance("a").plan(["a", "b"], held(), leases)
+    plan = Balance("a", BEAT_MS).plan(["a", "b"], held(), leases, 0)
     assert sorted(plan.candidates) == [0, 1]
     assert plan.next_expiry_ms == 400
 
 
-def test_surplus_is_shed_in_the_second_round_in_a_row():
-    balance = Balance("a")
+def test_surplus_is_shed_when_it_has_lasted_a_beat():
+    balance = Balance("a", BEAT_MS)
     leases = survey("a", "a", "a", "a")
-    assert balance.plan(["a", "b"], held(0, 1, 2, 3), leases).shed == 0
-    assert balance.plan(["a"], held(0, 1, 2, 3), leases).shed == 0, "the other one left again"
-    assert balance.plan(["a", "b"], held(0, 1, 2, 3), leases).shed == 0
-    assert balance.plan(["a", "b"], held(0, 1, 2, 3), leases).shed == 2
+    mine = held(0, 1, 2, 3)
+    assert balance.plan(["a", "b"], mine, leases, 0).shed == 0
+    assert balance.plan(["a", "b"], mine, leases, 100).shed == 0, "a hint is no beat"
+    assert balance.plan(["a"], mine, leases, 1000).shed == 0, "the other one left again"
+    assert balance.plan(["a", "b"], mine, leases, 2000).shed == 0
+    assert balance.plan(["a", "b"], mine, leases, 2999).shed == 2
 
 
 def test_what_is_being_handed_on_is_not_shed_again():
-    balance = Balance("a")
+    balance = Balance("a", BEAT_MS)
     leases = survey("a", "a", "a", "a")
-    for _ in range(3):
-        plan = balance.plan(["a", "b"], held(0, 1, 2, 3, leaving=(2, 3)), leases)
-        assert plan.shed == 0
+    for beat in range(3):
+        mine = held(0, 1, 2, 3, leaving=(2, 3))
+        assert balance.plan(["a", "b"], mine, leases, beat * BEAT_MS).shed == 0
 
 
-def test_what_nobody_takes_is_adopted_one_at_a_time_after_some_rounds():
-    balance = Balance("a")
+def test_what_nobody_takes_is_adopted_one_at_a_time_after_some_beats():
+    """But not what was just shed, however many hints there are: its new owner is on its way."""
+    balance = Balance("a", BEAT_MS)
     leases = survey("a", "a", "", "")
-    wanted = [balance.plan(["a", "b"], held(0, 1), leases).wanted for _ in range(4)]
-    assert wanted == [0, 0, 1, 1]
+    at_ms = [0, 1, 2, 3, 1000, 1999, 2000]
+    wanted = [balance.plan(["a", "b"], held(0, 1), leases, now_ms).wanted for now_ms in at_ms]
+    assert wanted == [0, 0, 0, 0, 0, 1, 1]
+
+
+def test_clock_that_is_set_back_starts_the_waiting_anew():
+    balance = Balance("a", BEAT_MS)
+    leases = survey("a", "a", "", "")
+    at_ms = [50_000, 10_000, 11_000, 12_000]
+    wanted = [balance.plan(["a", "b"], held(0, 1), leases, now_ms).wanted for now_ms in at_ms]
+    assert wanted == [0, 0, 0, 1]
 
 
 @given(
@@ -125,28 +140,28 @@ class Fleet:
         self.members: list[str] = []
         self.balances: dict[str, Balance] = {}
         self._joined = 0
+        self._now_ms = 0
 
     def join(self) -> None:
         self._joined += 1
         name = f"w{self._joined}"
         self.members.append(name)
-        self.balances[name] = Balance(name)
+        self.balances[name] = Balance(name, BEAT_MS)
 
     def leave(self, name: str, *, is_clean: bool) -> None:
         self.members.remove(name)
         del self.balances[name]
-        self.owners = [
-            ("" if is_clean else "!dead") if one == name else one for one in self.owners
-        ]
+        self.owners = [("" if is_clean else "!dead") if one == name else one for one in self.owners]
 
     def round(self, choose: random.Random) -> None:
+        self._now_ms += BEAT_MS
         for name in choose.sample(self.members, len(self.members)):
             leases: Survey = {
                 Partition(number): (owner, -1 if owner == "!dead" else 1000 * bool(owner))
                 for number, owner in enumerate(self.owners)
             }
             mine = {Partition(n): False for n, one in enumerate(self.owners) if one == name}
-            plan = self.balances[name].plan(self.members, mine, leases)
+            plan = self.balances[name].plan(self.members, mine, leases, self._now_ms)
             for partition in plan.candidates[: plan.wanted]:
                 assert self.owners[partition] in ("", "!dead", name), "no live lease is taken"
                 self.owners[partition] = name

@@ -115,7 +115,7 @@ class Desk:
             self.leases,  # type: ignore[arg-type] - it has what the membership uses
             CONFIG,
             self.holdings,
-            Balance("me"),
+            Balance("me", 50),
             Clock(),
             self.hooks,
         )

@@ -179,16 +179,26 @@ def test_stream_yields_each_reply_at_its_time():
         assert seen == [(0, "now"), (1, "and"), (2, "then")]
 
 
-def test_message_expires_when_the_clock_says_so():
-    with Harness(counter, durable_state=True) as harness:
-        harness.send("alice", {"type": "count", "takes_s": 10})
-        harness.send("alice", {"type": "count", "by": 5}, expires_s=3)
-        harness.advance(2)
-        kept = harness.send("alice", {"type": "count", "by": 100}, expires_s=3600)
-        harness.advance(60)
-        harness.send("alice", {"type": "count", "by": 1000}, expires_s=3)
-        assert harness.state("alice")["count"] > 1000
-        assert kept in [reply.cause for reply in harness.replies("alice")]
+def test_idle_instance_is_ended_by_the_clock():
+    ended: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            while True:
+                await receive()
+        finally:
+            ended.append(scope["scope_id"])
+
+    with Harness(app, lifespan="off", idle_timeout_s=30) as harness:
+        harness.send("alice", say("hi"))
+        harness.advance(20)
+        harness.send("bob", say("hi"))
+        harness.advance(9)
+        assert ended == []
+        harness.advance(4)
+        assert ended == ["alice"]
+        harness.advance(20)
+        assert ended == ["alice", "bob"]
 
 
 def test_message_that_expired_before_a_worker_read_it_is_not_handled():
@@ -315,6 +325,22 @@ def test_code_under_test_may_send_with_a_client_of_its_own():
     with Harness(echo) as harness, SyncClient(harness.url) as client:
         client.send("alice", say("hi"))
         assert [one.message for one in harness.replies("alice")] == [{"type": "echo", "text": "hi"}]
+
+
+def test_channels_consumers_hear_one_another():
+    from examples.channels_consumer.app import application
+
+    with Harness(application) as harness:
+        for person in ("ann", "bob"):
+            assert harness.request(person, {"type": "room.join", "room": "lobby"}) == [
+                {"type": "room.joined", "room": "lobby"}
+            ]
+        harness.send("ann", {"type": "room.say", "room": "lobby", "text": "hello"})
+        heard = {"type": "room.heard", "by": "ann", "text": "hello"}
+        assert harness.replies("bob")[-1].message == heard
+        assert harness.replies("ann")[-1].message == heard
+        with pytest.raises(MessageFailed, match="nowhere"):
+            harness.request("ann", {"type": "room.join", "room": "lobby"}, channel="nowhere")
 
 
 def test_any_coroutine_can_be_run_with_the_client():

@@ -115,14 +115,17 @@ class Link:
         self.client_id: int | None = None
 
     async def greet(self, connection: Any) -> None:
-        """Run by redis-py on each new connection: count it and ask for its number."""
+        """Run by redis-py on each new connection: count it, ask for its number, and name it."""
         await connection.on_connect()
         self.connects += 1
+        self.client_id = None
         try:
             await connection.send_command("CLIENT", "ID")
             self.client_id = int(await connection.read_response())
+            await connection.send_command("CLIENT", "SETNAME", "wherry")
+            await connection.read_response()
         except redis_errors.ResponseError:
-            self.client_id = None
+            pass  # a user without the right to these is served all the same
 
     async def call(self, *command: Argument) -> Any:
         """Send one command and return its answer."""
@@ -268,7 +271,6 @@ class Store:
                 socket_timeout=answer_timeout_s,
                 socket_connect_timeout=_CONNECT_TIMEOUT_S,
                 health_check_interval=0,
-                client_name="wherry",
                 redis_connect_func=greet,
             )
             client = aioredis.Redis.from_pool(pool)
@@ -287,7 +289,6 @@ class Store:
             socket_timeout=answer_timeout_s,
             socket_connect_timeout=_CONNECT_TIMEOUT_S,
             health_check_interval=0,
-            client_name="wherry-renew",
         )
         return SyncLink(redis.Redis.from_pool(pool), self.where)
 

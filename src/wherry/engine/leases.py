@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from ..model import Partition
 
-ROUNDS_BEFORE_SHEDDING = 2
-ROUNDS_BEFORE_ADOPTING = 3
+BEATS_BEFORE_SHEDDING = 0.9
+BEATS_BEFORE_ADOPTING = 1.9
+"""A little less than whole beats, which come late or early. Hints make rounds between the beats:
+these do not count, or what was just shed would be taken back before its new owner looks."""
 
 
 def fair_share(partitions: int, members: Sequence[str], worker_id: str) -> int:
@@ -47,21 +49,23 @@ class Plan:
 
 
 class Balance:
-    """Plans the rounds of one worker; remembers for how many rounds it was out of balance."""
+    """Plans the rounds of one worker; remembers since when it is out of balance."""
 
-    __slots__ = ("_free_rounds", "_surplus_rounds", "_worker_id")
+    __slots__ = ("_beat_ms", "_free_since_ms", "_surplus_since_ms", "_worker_id")
 
-    def __init__(self, worker_id: str) -> None:
-        """Plan for one worker."""
+    def __init__(self, worker_id: str, beat_ms: int) -> None:
+        """Plan for one worker that beats every ``beat_ms``."""
         self._worker_id = worker_id
-        self._surplus_rounds = 0
-        self._free_rounds = 0
+        self._beat_ms = beat_ms
+        self._surplus_since_ms: int | None = None
+        self._free_since_ms: int | None = None
 
     def plan(
         self,
         members: Sequence[str],
         held: Mapping[Partition, bool],
         survey: Mapping[Partition, tuple[str, int]],
+        now_ms: int,
     ) -> Plan:
         """Decide one round.
 
@@ -69,6 +73,7 @@ class Balance:
             members: living workers in order of joining.
             held: partitions this worker holds -> whether it is handing them on.
             survey: owner ("" if released) and milliseconds left of every lease.
+            now_ms: Redis' time.
         """
         share = fair_share(len(survey), members, self._worker_id)
         keeping = sum(not is_leaving for is_leaving in held.values())
@@ -84,17 +89,23 @@ class Balance:
         ]
         surplus = max(0, keeping - share)
         missing = max(0, share - keeping)
-        self._surplus_rounds = self._surplus_rounds + 1 if surplus else 0
-        self._free_rounds = self._free_rounds + 1 if free and not missing else 0
-        shed = surplus if self._surplus_rounds >= ROUNDS_BEFORE_SHEDDING and not free else 0
-        if not missing and self._free_rounds >= ROUNDS_BEFORE_ADOPTING:
+        self._surplus_since_ms = _since(self._surplus_since_ms, now_ms) if surplus else None
+        left_free = bool(free) and not missing
+        self._free_since_ms = _since(self._free_since_ms, now_ms) if left_free else None
+        may_shed = not free and self._has_lasted(
+            self._surplus_since_ms, BEATS_BEFORE_SHEDDING, now_ms
+        )
+        if self._has_lasted(self._free_since_ms, BEATS_BEFORE_ADOPTING, now_ms):
             missing = 1
         return Plan(
             candidates=self._rotate(free),
             wanted=min(missing, len(free)),
-            shed=shed,
+            shed=surplus if may_shed else 0,
             next_expiry_ms=min(foreign, default=None),
         )
+
+    def _has_lasted(self, since_ms: int | None, beats: float, now_ms: int) -> bool:
+        return since_ms is not None and now_ms - since_ms >= beats * self._beat_ms
 
     def _rotate(self, free: Sequence[Partition]) -> Sequence[Partition]:
         """Let workers that look at the same time begin at different places."""
@@ -102,3 +113,8 @@ class Balance:
             return free
         start = sum(self._worker_id.encode()) % len(free)
         return [*free[start:], *free[:start]]
+
+
+def _since(since_ms: int | None, now_ms: int) -> int:
+    """When something began; a clock that was set back starts anew."""
+    return now_ms if since_ms is None else min(since_ms, now_ms)

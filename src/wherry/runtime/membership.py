@@ -127,7 +127,7 @@ class Membership:
             return self._config.beat_s
         survey = await self._leases.survey()
         held = {one.partition: one.ledger.is_draining for one in self._holdings.all()}
-        plan = self._balance.plan(beat.members, held, survey)
+        plan = self._balance.plan(beat.members, held, survey, beat.redis_ms)
         await self._claim(plan)
         self.joined.set()
         if self.is_stopping:

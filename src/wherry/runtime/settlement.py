@@ -54,6 +54,8 @@ class Settlement:
             ):
                 if isinstance(operation, Commit | Bury):
                     self._finish(holding, operation.entry_id)
+                if isinstance(operation, Bury) and operation.attempts:
+                    self._tell(holding, operation)
                 result.track.acknowledge()
                 self._rest(result.track)
             else:
@@ -61,6 +63,16 @@ class Settlement:
         self._holdings.changed.set()
         if odd:
             self._settle_odd(holding, odd)
+
+    def _tell(self, holding: Holding, operation: Bury) -> None:
+        self._hooks.warn(
+            "a message that failed too often went to the dead letters",
+            partition=holding.partition,
+            scope=operation.scope_id,
+            entry=operation.entry_id,
+            attempt=operation.attempts,
+            reason=operation.reason,
+        )
 
     def _settle_odd(self, holding: Holding, odd: Sequence[Result]) -> None:
         """Let go of everything first: only then may the partition be read again."""
