@@ -139,7 +139,6 @@ class Worker(StatelessServer):
             StoreRefused: Redis refuses the login or a command at start.
             StoreIncompatible: this namespace, or this server, cannot be used.
         """
-        self._stop.clear()
         timeout_s = self._config.socket_timeout_s
         links = _Links(*(self._store.link(answer_timeout_s=timeout_s) for _ in range(3)))
         try:
@@ -161,6 +160,7 @@ class Worker(StatelessServer):
             await self._end()
             self._parts = None
             self._started.clear()
+            self._stop.clear()
             await links.aclose()
 
     def _build(self, links: _Links, scripts: Scripts, keys: Keys, meta: Meta) -> _Parts:
@@ -176,14 +176,7 @@ class Worker(StatelessServer):
         self._tracked.committer, self._tracked.states = committer, loader
         router = Router(config, window, self, committer, clock, hooks)
         loader.on_refill = router.refill
-        leases = Leases(
-            links.command,
-            scripts,
-            keys,
-            worker_id=self.worker_id,
-            ttl_ms=int(config.lease_s * 1000),
-            meta=meta,
-        )
+        leases = self._build_leases(links, scripts, keys, meta)
         handoff = HandOff(self._pool, holdings, committer, leases, clock, hooks)
         renewal = None
         if not self._store.is_memory:
@@ -197,6 +190,7 @@ class Worker(StatelessServer):
             config,
             {"host": socket.gethostname(), "pid": str(os.getpid()), "version": version("wherry")},
         )
+        balance = Balance(self.worker_id, int(config.beat_s * 1000))
         return _Parts(
             committer=committer,
             loader=loader,
@@ -204,18 +198,16 @@ class Worker(StatelessServer):
             reader=Reader(
                 (links.read, links.command), config, holdings, reads, router, duties, hooks
             ),
-            membership=Membership(
-                duties,
-                leases,
-                config,
-                holdings,
-                Balance(self.worker_id, int(config.beat_s * 1000)),
-                clock,
-                hooks,
-            ),
+            membership=Membership(duties, leases, config, holdings, balance, clock, hooks),
             renewal=renewal,
             handoff=handoff,
             leases=leases,
+        )
+
+    def _build_leases(self, links: _Links, scripts: Scripts, keys: Keys, meta: Meta) -> Leases:
+        ttl_ms = int(self._config.lease_s * 1000)
+        return Leases(
+            links.command, scripts, keys, worker_id=self.worker_id, ttl_ms=ttl_ms, meta=meta
         )
 
     async def _serve(self, parts: _Parts) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.broker.tenure import PLACES, ZERO, Tenure, opened, tenure
+from tests.e2e.rig import until
 from tests.servers import Server
 from wherry.broker.commits import Emit
 from wherry.broker.connect import Store, open_store
@@ -93,9 +94,7 @@ async def test_lease_runs_out_by_the_servers_clock(any_server: Server):
     async with unclaimed(open_store(any_server.url)) as held:
         await held.leases("a", ttl_ms=150).claim([ZERO])
         assert await held.leases("b").claim([ZERO]) == []
-        async with asyncio.timeout(5):
-            while not await held.leases("b").claim([ZERO]):
-                await asyncio.sleep(0.01)
+        await until(lambda: held.leases("b").claim([ZERO]), 5)
         assert (await lease(held))["owner"] == "b"
 
 

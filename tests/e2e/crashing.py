@@ -1,4 +1,4 @@
-"""A worker as a process of its own, for tests that kill it: ``python -m tests.e2e.crashing URL``."""
+"""A worker as a process of its own, for tests that kill it (``python -m`` and the URL)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wherry import Config, Worker
 
 
 async def totals(scope: Any, receive: Any, send: Any) -> None:
-    """Running totals."""
+    """Answer each message with the running total."""
     durable = scope["durable"]
     while True:
         message = await receive()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.rig import Notes, echo, rig, until, working
+from tests.e2e.rig import Notes, rig, until, working
 from tests.e2e.test_durable import DURABLE, running_totals, totals
 from wherry import Worker
 
@@ -163,7 +163,7 @@ async def test_concurrency_bounds_busy_instances(redis_url: str):
         {"in_flight_bytes": 3_000},
     ],
 )
-async def test_never_more_in_hand_than_the_window(redis_url: str, bounds: dict[str, int]):
+async def test_never_more_in_hand_than_the_window(redis_url: str, bounds: dict[str, Any]):
     worst = {"count": 0, "partition": 0, "bytes": 0}
     watched: list[Worker] = []
 
@@ -267,4 +267,3 @@ async def test_busy_instances_are_never_ended_for_room(redis_url: str):
         await seen.send_many([(f"s{n % 50}", n) for n in range(200)])
         await seen.drained()
         assert cancelled == []
-        assert echo is not None

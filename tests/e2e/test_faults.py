@@ -16,6 +16,7 @@ from tests.e2e.test_durable import DURABLE, running_totals, totals
 from wherry import Worker
 from wherry.broker.connect import Command
 from wherry.errors import StoreUnavailable
+from wherry.model import EntryId
 
 
 class LosesAnswers(FlakyStore):
@@ -123,7 +124,7 @@ async def test_read_that_ran_before_a_commit_and_is_parsed_after_it_delivers_onc
         await seen.answered("a", 4)
         assert handled == {0: 1, 1: 1, 2: 1, 3: 1}
         assert hooks.count("a commit was not done") == 0
-        await until(lambda: not holding.ledger.knows(ids[0]), 5)
+        await until(lambda: not holding.ledger.knows(EntryId(ids[0])), 5)
 
 
 async def test_read_that_was_sent_before_a_rewind_does_not_pass_over_what_was_let_go(

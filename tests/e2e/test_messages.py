@@ -111,23 +111,23 @@ async def test_asgi_2_application_is_served(redis_url: str):
 
 
 async def test_overridden_handle_and_application_send_are_used(redis_url: str):
-    class Mine(Worker):
-        handled = 0
-        sent: list[tuple[str, Any]] = []
+    handled: list[Worker] = []
+    sent: list[tuple[str, Any]] = []
 
+    class Mine(Worker):
         async def handle(self) -> None:
-            Mine.handled += 1
+            handled.append(self)
             await super().handle()
 
         async def application_send(self, scope: Any, message: Any) -> None:
-            Mine.sent.append((scope["scope_id"], message["number"]))
+            sent.append((scope["scope_id"], message["number"]))
             await super().application_send(scope, {**message, "number": -message["number"]})
 
     async with rig(redis_url) as seen, working(echo, redis_url, kind=Mine):
         await seen.send_many([("a", 1), ("a", 2), ("b", 3)])
         await seen.drained()
-        assert Mine.handled == 1
-        assert sorted(Mine.sent) == [("a", 1), ("a", 2), ("b", 3)]
+        assert len(handled) == 1
+        assert sorted(sent) == [("a", 1), ("a", 2), ("b", 3)]
         assert await seen.numbers("a") == [-1, -2]
 
 
@@ -518,7 +518,11 @@ async def test_held_replies_are_bounded_in_count_and_bytes(redis_url: str):
             await send({"type": "t", "number": -1})
 
     async with rig(redis_url) as seen:
-        for name, bounds in (("a", {"replies_held": 7}), ("b", {"replies_held_bytes": 5_500})):
+        cases: dict[str, dict[str, Any]] = {
+            "a": {"replies_held": 7},
+            "b": {"replies_held_bytes": 5_500},
+        }
+        for name, bounds in cases.items():
             async with working(app, redis_url, **bounds):
                 await seen.send(name, 1)
                 await seen.drained()
