@@ -55,6 +55,7 @@ class Config:
     backlog: int = _setting(100_000, "entries", "per partition; beyond, producers get BacklogFull")
     dedup_ttl_s: float = _setting(86_400.0, "seconds", "how long a message_id is remembered")
     max_attempts: int = _setting(5, "attempts", "then the message becomes a dead letter")
+    handler_timeout_s: float = _setting(0.0, "seconds", "a longer attempt fails; 0 never")
     retry_backoff_s: float = _setting(0.5, "seconds", "before the second attempt; doubles")
     retry_backoff_max_s: float = _setting(30.0, "seconds", "longest wait between attempts")
     idle_timeout_s: float = _setting(0.0, "seconds", "end an instance idle for longer; 0 never")
@@ -99,7 +100,13 @@ class Config:
             raise ConfigError("in_flight_per_partition must not be above in_flight")
 
     def _check_positive(self) -> None:
-        may_be_zero = {"state_ttl_s", "idle_timeout_s", "end_grace_s", "retry_backoff_s"}
+        may_be_zero = {
+            "state_ttl_s",
+            "handler_timeout_s",
+            "idle_timeout_s",
+            "end_grace_s",
+            "retry_backoff_s",
+        }
         for setting in fields(self):
             value = getattr(self, setting.name)
             if isinstance(value, bool) or not isinstance(value, int | float):

@@ -135,6 +135,10 @@ class RepliesTooLarge(WherryError):
     """An application held more replies for one message than it may: flush in between."""
 
 
+class HandlerTimeout(WherryError, TimeoutError):
+    """An application took longer for a message than ``handler_timeout_s``: the attempt failed."""
+
+
 class ApplicationError(WherryError):
     """The application could not be found or is of the wrong kind (exit code 2)."""
 

@@ -22,15 +22,17 @@ from .broker.streams import Meta, check_eviction, open_namespace
 from .broker.wire import Keys
 from .config import Config
 from .engine.leases import Balance
-from .errors import ScopeClosed, StoreError, StoreRefused, StoreUnavailable
+from .errors import HandlerTimeout, ScopeClosed, StoreError, StoreRefused, StoreUnavailable
 from .hooks import Hooks
 from .model import Application, Message
 from .runtime.clock import Clock
 from .runtime.committer import Committer
+from .runtime.delivery import Delivery
 from .runtime.duties import Duties
 from .runtime.farewell import Farewell
 from .runtime.handoff import HandOff
 from .runtime.holding import Holdings
+from .runtime.lane import Lane
 from .runtime.lifespan import Lifespan
 from .runtime.loader import Loader
 from .runtime.membership import Membership
@@ -174,6 +176,7 @@ class Worker(StatelessServer):
         loader = Loader(links.command, keys, window, hooks)
         settlement.committer, settlement.refill = committer, loader.refill
         self._tracked.committer, self._tracked.states = committer, loader
+        self._tracked.on_overdue = self._overdue
         router = Router(config, window, self, committer, clock, hooks)
         loader.on_refill = router.refill
         leases = self._build_leases(links, scripts, keys, meta)
@@ -203,6 +206,17 @@ class Worker(StatelessServer):
             handoff=handoff,
             leases=leases,
         )
+
+    def _overdue(self, lane: Lane, delivery: Delivery) -> None:
+        if lane.is_open and lane.instance is not None and delivery in lane.instance.unfinished:
+            limit_s = self._config.handler_timeout_s
+            self._pool.fail(
+                lane,
+                HandlerTimeout(
+                    f"entry {delivery.entry.id} of scope {lane.scope_id!r} was not finished within "
+                    f"{limit_s:g} s; make the handler quicker, or raise handler_timeout_s"
+                ),
+            )
 
     def _build_leases(self, links: _Links, scripts: Scripts, keys: Keys, meta: Meta) -> Leases:
         ttl_ms = int(self._config.lease_s * 1000)

@@ -249,6 +249,51 @@ async def test_running_message_that_passes_the_deadline_is_cut_off_and_not_count
         assert await seen.numbers("a") == [1]
 
 
+async def test_partition_of_an_instance_that_does_not_end_goes_to_others(redis_url: str):
+    """It is released, its late sends have no effect, and this process does not claim it."""
+    tries: list[int] = []
+    refused: list[BaseException] = []
+    gate = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        message = await receive()
+        tries.append(message["wherry"]["attempt"])
+        if len(tries) > 1:
+            await send(message)
+            return
+        while not gate.is_set():
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                continue
+        try:
+            await send(message)
+        except OSError as error:
+            refused.append(error)
+
+    settings = LONG_LEASE | {"drain_timeout_s": 0.1, "end_timeout_s": 0.1, "partitions": 2}
+    async with rig(redis_url, partitions=2) as seen, working(app, redis_url, **settings) as first:
+        await seen.send("a", 1)
+        await until(lambda: tries)
+        stuck = seen.partition("a")
+        (holding,) = [one for one in first._holdings.all() if one.partition == stuck]
+        async with working(app, redis_url, **settings) as second:
+            assert first._parts is not None
+            await first._parts.handoff.hand_off(holding, 0.1)
+            assert first._holdings.avoided == {stuck}
+            await seen.drained()
+            assert second._holdings.get(stuck) is not None
+            assert first._holdings.get(stuck) is None
+        assert tries == [1, 1]
+        assert await seen.numbers("a") == [1]
+        assert refused == []
+        gate.set()
+        await until(lambda: refused)
+        await until(lambda: not first._holdings.avoided)
+        await until(lambda: first._holdings.get(stuck) is not None)
+        assert await seen.numbers("a") == [1]
+
+
 async def test_second_request_to_stop_hurries(redis_url: str):
     started = asyncio.Event()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from ..broker.commits import Bury
@@ -21,6 +22,7 @@ class Delivery:
         is_streamed: replies are written as they come.
         run: number of this run within the tenure, 0 until it is needed.
         held_at_s: when the first held reply was sent, loop time.
+        timer: fails the attempt when it takes too long.
     """
 
     entry: Entry
@@ -31,6 +33,7 @@ class Delivery:
     is_streamed: bool = False
     run: int = 0
     held_at_s: float = 0.0
+    timer: asyncio.TimerHandle | None = None
 
     def begin_anew(self) -> None:
         """Forget what an attempt has sent; what was written stays, under another run."""
@@ -39,6 +42,13 @@ class Delivery:
         self.emitted = 0
         self.is_streamed = self.entry.mark == 2
         self.run = 0
+        self.stop_timer()
+
+    def stop_timer(self) -> None:
+        """The attempt is over."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 def has_expired(entry: Entry, redis_ms: int) -> bool:

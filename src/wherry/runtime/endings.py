@@ -31,7 +31,7 @@ class Endings:
             try:
                 instance.finish_all()
             except WherryError as error:
-                self._fail(lane, instance, error)
+                self.fail(lane, instance, error)
                 self._failures.add(error, lane)
         if instance.unfinished:
             error = RuntimeError("the application returned without acknowledging its message")
@@ -39,7 +39,7 @@ class Endings:
             error = RuntimeError("the application returned without receiving its message")
         else:
             return
-        self._fail(lane, instance, error)
+        self.fail(lane, instance, error)
         self._failures.add(error, lane)
 
     def raised(self, lane: Lane, instance: Instance, error: BaseException) -> None:
@@ -61,12 +61,15 @@ class Endings:
             lane.input_queue.passes += 1
             if lane.input_queue.passes < MOST_PASSES:
                 return
-        self._fail(lane, instance, error)
+        self.fail(lane, instance, error)
         if not is_cancelled:
             self._failures.add(error, lane)
 
-    def _fail(self, lane: Lane, instance: Instance, error: BaseException) -> None:
-        """Only the oldest message can be to blame; those behind it are put back as they were."""
+    def fail(self, lane: Lane, instance: Instance, error: BaseException) -> None:
+        """The messages of an instance are not finished.
+
+        Only the oldest message can be to blame; those behind it are put back as they were.
+        """
         guilty, behind = instance.unfinished[:1], instance.unfinished[1:]
         instance.unfinished = []
         for delivery in reversed(behind):

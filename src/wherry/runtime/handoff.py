@@ -84,8 +84,8 @@ class HandOff:
             await self._cut_off(running)
         stuck = [lane for lane in running if not lane.future.done()]
         if stuck:
-            self._abandon(holding, stuck)
-            return
+            # It cannot send any more, so that others may have the partition.
+            self._avoid(holding, stuck)
         try:
             async with asyncio.timeout(max(until_s - self._clock.now_s(), FLUSH_AT_LEAST_S)):
                 await self._committer.flush(holding)
@@ -95,8 +95,8 @@ class HandOff:
             return
         await self._release(holding)
 
-    def _abandon(self, holding: Holding, stuck: Sequence[Lane]) -> None:
-        """An instance does not end: nobody in this process may have the partition meanwhile."""
+    def _avoid(self, holding: Holding, stuck: Sequence[Lane]) -> None:
+        """Instances do not end: this process shall not have their partition meanwhile."""
         avoided, partition = self._holdings.avoided, holding.partition
         avoided.add(partition)
         waiting = {lane.future for lane in stuck}
@@ -108,7 +108,11 @@ class HandOff:
 
         for lane in stuck:
             lane.future.add_done_callback(ended)
-        self._give_up(holding, "an application does not end when it is cancelled")
+        self._hooks.warn(
+            "an application does not end when it is cancelled; its partition is avoided",
+            partition=holding.partition,
+            count=len(stuck),
+        )
 
     def _give_up(self, holding: Holding, reason: str) -> None:
         """Leave a partition to the end of its lease."""

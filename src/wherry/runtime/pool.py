@@ -67,8 +67,7 @@ class Pool:
         return self._leaving.end_timeout_s
 
     def _most(self) -> int:
-        # With none allowed everything would wait for ever, without a word.
-        return max(1, self._face.max_applications)
+        return max(1, self._face.max_applications)  # with none, everything would wait for ever
 
     @property
     def is_full(self) -> bool:
@@ -166,6 +165,13 @@ class Pool:
         self._leaving.add(lane)
         self._leftovers.forward(lane)
 
+    def fail(self, lane: Lane, error: Exception) -> None:
+        """What a lane's instance is at has failed; the instance is ended."""
+        if lane.instance is not None:
+            self._endings.fail(lane, lane.instance, error)
+        self.failures.add(error, lane)
+        self.end(lane)
+
     def end_idle(self, longer_than_s: float) -> None:
         """End the lanes that have been idle for longer."""
         until_s = self._unix_s() - longer_than_s
@@ -196,8 +202,7 @@ class Pool:
             self._make_room()
 
     def _done(self, lane: Lane) -> None:
-        # An error is told through `failures`, and asyncio need not tell it again; a cancellation
-        # refers to everything that was cancelled, and the task gives it up.
+        # An error is told through `failures`, and asyncio need not tell it again.
         with suppress(asyncio.CancelledError):
             lane.future.exception()
         if lane.state is not LaneState.ENDED:
@@ -208,8 +213,7 @@ class Pool:
         self._policy.ended(lane)
         if lane.input_queue:
             self._hand_over(lane, successor)
-        # Nothing holds on to what has ended, so it is freed at once and not by a collection.
-        lane.instance = None
+        lane.instance = None  # no cycle holds what has ended: it is freed without a collection
         self._make_room()
 
     def _hand_over(self, lane: Lane, successor: Lane | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import traceback
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from ..broker.commits import Bury, Commit, Fail, StateChange
@@ -42,6 +43,7 @@ class Tracked:
     Attributes:
         committer: set for each run, before the first partition is claimed.
         states: the same.
+        on_overdue: fails an attempt that takes longer than ``handler_timeout_s``; the same.
         lifespan_state: what the application put into its lifespan's state.
     """
 
@@ -49,6 +51,7 @@ class Tracked:
         """Work on the worker's holdings."""
         self.committer: Committer
         self.states: States
+        self.on_overdue: Callable[[Lane, Delivery], None]
         self.lifespan_state: dict[str, Any] = {}
         self._config = config
         self._holdings = holdings
@@ -147,6 +150,10 @@ class Tracked:
         # Who was given it before may have changed it.
         is_fresh = "wherry" not in entry.message
         message = entry.message if is_fresh else read_body(entry.body)
+        if self._config.handler_timeout_s:
+            delivery.timer = asyncio.get_running_loop().call_later(
+                self._config.handler_timeout_s, self.on_overdue, lane, delivery
+            )
         message["wherry"] = {
             "id": entry.id,
             "attempt": delivery.attempt,
@@ -176,6 +183,7 @@ class Tracked:
             delivery.replies_bytes + (len(change.packed or b"") if change else 0) + 128,
         )
         self.committer.put(track, operation)
+        delivery.stop_timer()
         self._expire(lane, track)
 
     def _expire(self, lane: Lane, track: Track) -> None:
@@ -215,6 +223,7 @@ class Tracked:
 
     def failed(self, lane: Lane, delivery: Delivery, error: BaseException) -> bool:
         """Write a failed attempt down; whether the message is to be tried again."""
+        delivery.stop_timer()
         track = cast("Track", lane.tracking)
         entry, reason = delivery.entry, _reason(error)
         if delivery.attempt >= self._config.max_attempts:
