@@ -204,11 +204,14 @@ class Containers:
             "server.sendall(' '.join(sys.argv[1:]).encode() + b'\\r\\n')\n"
             "print(server.recv(4096).decode().strip().lstrip('+-'))"
         )
-        self._script("redis-cli", asking, interpreter=sys.executable)
+        program = self._commands / "redis_cli.py"
+        program.write_text(asking, encoding="utf-8")
+        # No first line of a script can name a Python whose path has a space.
+        self._script("redis-cli", f'exec "{sys.executable}" "{program}" "$@"')
 
-    def _script(self, name: str, text: str, interpreter: str = "/bin/sh") -> None:
+    def _script(self, name: str, text: str) -> None:
         path = self._commands / name
-        path.write_text(f"#!{interpreter}\n{text}\n", encoding="utf-8")
+        path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
         path.chmod(0o755)
 
     def environment(self, service: str) -> dict[str, str]:

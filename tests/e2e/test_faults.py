@@ -229,24 +229,33 @@ async def test_deferred_entries_that_arrive_while_their_partition_is_handed_on_s
     store = LateFetches(redis_url)
     handled: Counter[int] = Counter()
 
+    gate = asyncio.Event()
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         while True:
             message = await receive()
-            handled[message["number"]] += 1
+            if scope["scope_id"] == "slow":
+                await gate.wait()
+            else:
+                handled[message["number"]] += 1
             await send(message)
 
     async with rig(redis_url, partitions=1) as seen:
-        await seen.send_many([("hot", n) for n in range(50)])
+        await seen.send_many([("slow", 0), *[("hot", n) for n in range(50)]])
         async with working(app, store, partitions=1, scope_waiting=4) as worker:  # type: ignore[arg-type]
             await until(lambda: store.held)
             (holding,) = worker._holdings.all()
             assert worker._parts is not None
             worker._parts.membership.is_stopping = True
-            await worker._parts.handoff.hand_off(holding, 5.0)
-            before = sum(handled.values())
-            store.release.set()
-            await until(lambda: worker._parts and not worker._parts.loader._refills)
-            assert not worker.application_instances
+            async with asyncio.TaskGroup() as tasks:
+                handing = tasks.create_task(worker._parts.handoff.hand_off(holding, 5.0))
+                await until(lambda: not worker.application_instances)
+                before = sum(handled.values())
+                store.release.set()
+                await until(lambda: worker._parts and not worker._parts.loader._refills)
+                assert not worker.application_instances
+                gate.set()
+                await until(handing.done)
             assert sum(handled.values()) == before
         async with working(app, redis_url, partitions=1):
             await seen.drained()

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.bare import turns, until
@@ -325,6 +325,7 @@ async def play(moves: list[int], acks: bool) -> None:
     assert not lane.instance.is_waiting
 
 
+@example(moves=[0, 0, 0, 1, 1, 2, 0, 0, 0, 8, 1], acks=False)
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.integers(0, 9), max_size=60), st.booleans())
 def test_no_schedule_of_calls_and_cancellations_loses_or_reorders(moves: list[int], acks: bool):

@@ -205,8 +205,9 @@ class Instance:
             await waiter
         except asyncio.CancelledError:
             self._waiters.remove(waiter)
-            if waiter.done() and not waiter.cancelled():
-                self.wake()  # the wake-up was for whoever can use it
+            # The wake-up was for whoever can use it; and while this one was still in the list,
+            # those that came after it queued behind it and were not woken.
+            self.wake()
             if not self._waiters:
                 self._post.stir(self)
             raise
