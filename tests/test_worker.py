@@ -154,9 +154,13 @@ async def test_instance_made_by_hand_before_the_partition_was_claimed_serves_it(
         assert holding is not None
         await seen.send("a", 0)
         await seen.answered("a", 1)
-        await seen.link.call("DEL", seen.keys.lease(seen.partition("a")))
+        lease = seen.keys.lease(seen.partition("a"))
+        far = 10**15
+        await seen.link.call("HSET", lease, "owner", "other", "token", "9:x", "expiry", far)
         await until(lambda: made._holdings.get(seen.partition("a")) is None)
         made.get_or_create_application_instance("a", {"type": "mine"}).put_nowait({"type": "hand"})
+        await until(lambda: got[-1][1] == {"type": "hand"})
+        await seen.link.call("HSET", lease, "expiry", 1)
         await until(lambda: made._holdings.get(seen.partition("a")) is not None)
         await seen.send("a", 1)
         await seen.drained()
