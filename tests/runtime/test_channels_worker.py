@@ -97,7 +97,9 @@ application = ProtocolTypeRouter(
 @pytest.fixture
 def layer() -> Iterator[InMemoryChannelLayer]:
     if not settings.configured:
-        settings.configure()
+        # As the example configures them: there is one configuration for the whole process.
+        in_memory = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+        settings.configure(CHANNEL_LAYERS=in_memory)
     log.seen.clear()
     log.threads.clear()
     made = InMemoryChannelLayer()
