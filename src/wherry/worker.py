@@ -115,7 +115,7 @@ class Worker(StatelessServer):
         self._store = open_store(store) if isinstance(store, str) else store
         self._holdings = Holdings()
         self._clock = Clock()
-        self._tracked = Tracked(self._config, self._holdings, self._clock)
+        self._tracked = Tracked(self._config, self._holdings, self._clock, self._hooks)
         self._use_pool(
             Pool(
                 self,

@@ -87,22 +87,10 @@ class Outbox:
                 f"({delivery.replies_bytes} bytes) for entry {delivery.entry.id}, as many as it "
                 "may; send {'type': 'wherry.flush'} in between, or raise replies_held"
             )
-        if delivery.replies:
-            self._warn_of_long_holding(lane, delivery)
-        else:
+        if not delivery.replies:
             delivery.held_at_s = self._clock.now_s()
         delivery.replies.append(packed)
         delivery.replies_bytes += len(packed)
-
-    def _warn_of_long_holding(self, lane: Lane, delivery: Delivery) -> None:
-        if self._clock.now_s() - delivery.held_at_s > HELD_WARNING_S:
-            self._hooks.warn_once(
-                "replies were held for over a second, as they are until the message is finished; "
-                "to stream them send {'type': 'wherry.flush'} from the application, or "
-                "send(stream=True) from the client",
-                scope=lane.scope_id,
-                entry=delivery.entry.id,
-            )
 
     async def _emit_held(self, track: Track, delivery: Delivery) -> None:
         replies, delivery.replies, delivery.replies_bytes = delivery.replies, [], 0
@@ -130,6 +118,21 @@ class Outbox:
             delivery.emitted += len(replies)
         self._committer.put(track, operation)
         await self._committer.wait_room(holding)
+
+
+def tell_of_long_holding(hooks: Hooks, delivery: Delivery, now_s: float) -> None:
+    """Say once for each application how to stream, if replies were held for over a second."""
+    if delivery.replies and not delivery.is_streamed:
+        held_s = now_s - delivery.held_at_s
+        if held_s > HELD_WARNING_S:
+            hooks.warn_once(
+                "replies were held for over a second, as they are until the message is finished; "
+                "to stream them send {'type': 'wherry.flush'} from the application, or "
+                "send(stream=True) from the client",
+                scope=delivery.entry.scope_id,
+                entry=delivery.entry.id,
+                duration_s=round(held_s, 3),
+            )
 
 
 def _acknowledge(instance: Instance, message: Message) -> None:

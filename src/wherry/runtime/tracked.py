@@ -16,6 +16,7 @@ from ..broker.commits import Bury, Commit, Fail, StateChange
 from ..broker.wire import pack, read_body, unpack
 from ..config import Config
 from ..errors import MessageError, StoreError
+from ..hooks import Hooks
 from ..model import Message, ScopeId
 from .asgi import ASGI_VERSIONS
 from .clock import Clock
@@ -25,6 +26,7 @@ from .holding import Holdings, Track
 from .inbox import Item
 from .instance import Instance
 from .lane import Lane
+from .outbox import tell_of_long_holding
 
 ERROR_BYTES = 2048
 
@@ -47,7 +49,7 @@ class Tracked:
         lifespan_state: what the application put into its lifespan's state.
     """
 
-    def __init__(self, config: Config, holdings: Holdings, clock: Clock) -> None:
+    def __init__(self, config: Config, holdings: Holdings, clock: Clock, hooks: Hooks) -> None:
         """Work on the worker's holdings."""
         self.committer: Committer
         self.states: States
@@ -56,6 +58,7 @@ class Tracked:
         self._config = config
         self._holdings = holdings
         self._clock = clock
+        self._hooks = hooks
         self._busy_count = 0
         self._gated: dict[Lane, None] = {}  # in the order in which they came
 
@@ -182,6 +185,7 @@ class Tracked:
             delivery.emitted,
             delivery.replies_bytes + (len(change.packed or b"") if change else 0) + 128,
         )
+        tell_of_long_holding(self._hooks, delivery, self._clock.now_s())
         self.committer.put(track, operation)
         delivery.stop_timer()
         self._expire(lane, track)
