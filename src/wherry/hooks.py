@@ -13,7 +13,7 @@ _LOGGER = logging.getLogger("wherry")
 
 
 class Hooks:
-    """Reports to the logger ``wherry``. Subclass-free: hand in another object to replace it."""
+    """Reports to the logger ``wherry``; hand in another object of this shape to replace it."""
 
     __slots__ = ("_once",)
 
