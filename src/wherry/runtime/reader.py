@@ -207,6 +207,8 @@ class Reader:
         except (StoreError, StoreRefused, StoreUnavailable):
             pass
         if self._reads.answered < read and self._reading:
+            # Once for each read: a timeout that is about to strike cannot be set again.
+            self._reading = {}
             self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def _recheck(self) -> None:
