@@ -25,6 +25,7 @@ from .errors import (
     WrongLoop,
 )
 from .model import Reply, Restarted
+from .runtime.consumers import acknowledging
 from .runtime.server import StatelessServer
 from .worker import Worker
 
@@ -59,4 +60,5 @@ __all__ = [
     "WherryError",
     "Worker",
     "WrongLoop",
+    "acknowledging",
 ]

@@ -8,16 +8,15 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import channels.layers
 import channels.worker
 import pytest
 from asgiref.sync import async_to_sync
 from channels.consumer import AsyncConsumer, SyncConsumer
 from channels.layers import InMemoryChannelLayer
 from channels.routing import ChannelNameRouter, ProtocolTypeRouter
-from django.conf import settings
 
 from tests.runtime.bare import end_others, until
+from tests.runtime.channel_layers import in_memory_layer
 from wherry.runtime.server import StatelessServer
 
 
@@ -96,19 +95,10 @@ application = ProtocolTypeRouter(
 
 @pytest.fixture
 def layer() -> Iterator[InMemoryChannelLayer]:
-    if not settings.configured:
-        # As the example configures them: there is one configuration for the whole process.
-        in_memory = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-        settings.configure(CHANNEL_LAYERS=in_memory)
     log.seen.clear()
     log.threads.clear()
-    made = InMemoryChannelLayer()
-    layers = channels.layers.channel_layers
-    before = layers.set("default", made)
-    yield made
-    layers.backends.pop("default")
-    if before is not None:
-        layers.set("default", before)
+    with in_memory_layer() as made:
+        yield made
 
 
 @asynccontextmanager

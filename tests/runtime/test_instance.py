@@ -37,6 +37,7 @@ class Lane:
     def __init__(self, **options: Any) -> None:
         self.queue: deque[Item] = deque()
         self.finished: list[int] = []
+        self.failed: list[Exception] = []
         self.rests = 0
         self.stirs = 0
         self.seconds = 0
@@ -71,6 +72,9 @@ class Lane:
 
     def finish(self, instance: Instance, delivery: Delivery) -> None:
         self.finished.append(delivery.entry.message["number"])
+
+    def fail(self, instance: Instance, error: Exception) -> None:
+        self.failed.append(error)
 
     async def pass_on(self, scope: Any, message: Message) -> None:
         self.passed_on.append((scope, message))
@@ -245,6 +249,49 @@ async def test_closing_ends_all_that_wait():
     await asyncio.wait(tasks)
     assert all(task.cancelled() for task in tasks)
     assert len(lane.queue) == 1
+
+
+async def test_a_held_instance_gets_nothing_and_does_not_rest():
+    lane = Lane()
+    task = asyncio.get_running_loop().create_task(number_of(lane.instance))
+    await turns(2)
+    rests = lane.rests
+    with lane.instance.held():
+        assert lane.stirs == 1
+        assert not lane.instance.is_waiting
+        with lane.instance.held():
+            lane.put(1)
+            await turns()
+        lane.instance.wake()
+        await turns()
+        assert not task.done()
+        assert len(lane.queue) == 1
+        assert lane.rests == rests
+    await until(task.done)
+    assert task.result() == 1
+
+
+async def test_an_instance_rests_again_when_it_is_no_longer_held():
+    lane = Lane()
+    task = asyncio.get_running_loop().create_task(lane.instance.receive())
+    await turns(2)
+    rests = lane.rests
+    with lane.instance.held():
+        await turns()
+    await turns()
+    assert lane.instance.is_waiting
+    assert lane.rests == rests + 1
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_after_the_end_nothing_is_acknowledged():
+    lane = Lane(acks=True)
+    lane.put(1)
+    await lane.instance.receive()
+    lane.instance.close()
+    assert not lane.instance.acknowledge("1-0")
+    assert lane.finished == []
 
 
 async def test_in_ack_mode_only_an_ack_finishes():

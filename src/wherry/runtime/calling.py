@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..model import Application
 from .asgi import single_callable
+from .consumers import RUNNING, see_consumers
 from .instance import Instance
 
 
@@ -22,5 +23,9 @@ class Caller:
         adapted = self._adapted
         if adapted is None or self._application is not application:
             self._application = application
-            adapted = self._adapted = single_callable(application)
-        await adapted(scope=instance.scope, receive=instance.receive, send=instance.send)
+            adapted = self._adapted = see_consumers(single_callable(application))
+        RUNNING.set(instance)
+        try:
+            await adapted(scope=instance.scope, receive=instance.receive, send=instance.send)
+        finally:
+            RUNNING.set(None)  # no cycle: an instance's lane holds the task whose context this is

@@ -52,7 +52,8 @@ class Endings:
             for delivery in reversed(instance.unfinished):
                 self._policy.interrupted(lane, delivery)
             instance.unfinished.clear()
-            if not is_cancelled and not isinstance(error, ScopeClosed):
+            is_told = error is instance.failure
+            if not is_cancelled and not is_told and not isinstance(error, ScopeClosed):
                 self._failures.add(error, lane)
             return
         if is_cancelled and not instance.has_received:
@@ -68,11 +69,12 @@ class Endings:
     def fail(self, lane: Lane, instance: Instance, error: BaseException) -> None:
         """The messages of an instance are not finished.
 
-        Only the oldest message can be to blame; those behind it are put back as they were.
+        Only the oldest message can be to blame; those behind it are put back as if untouched.
         """
         guilty, behind = instance.unfinished[:1], instance.unfinished[1:]
         instance.unfinished = []
         for delivery in reversed(behind):
+            delivery.begin_anew()
             lane.input_queue.put_back(delivery)
         if not instance.has_received and lane.input_queue:
             head = lane.input_queue.take()

@@ -51,7 +51,7 @@ def check_framework(application: object, app: str) -> None:
             "wherry.Client, and give `wherry run` an application that handles the messages: "
             "docs/fastapi.md shows the two side by side"
         )
-    if _is_a(application, "channels", "ProtocolTypeRouter"):
+    if is_channels(application, "ProtocolTypeRouter"):
         routes = getattr(application, "application_mapping", None)
         if isinstance(routes, Mapping) and "channel" not in routes:
             spoken = ", ".join(sorted(str(one) for one in cast("Mapping[object, object]", routes)))
@@ -78,9 +78,11 @@ def _framework_of(application: object) -> tuple[str, str] | None:
     return None
 
 
-def _is_a(application: object, package: str, name: str) -> bool:
+def is_channels(application: object, *names: str) -> bool:
+    """Whether an application is an instance of one of these classes of Django Channels."""
     return any(
-        _package_of(one) == package and one.__name__ == name for one in type(application).__mro__
+        _package_of(one) == "channels" and one.__name__ in names
+        for one in type(application).__mro__
     )
 
 

@@ -5,12 +5,16 @@ received. A message leaves the inbox in the last synchronous step of ``receive()
 ``receive()`` loses nothing. In ack mode a message is finished by ``message.ack`` alone, and up
 to `MAX_UNACKED` of them may be open at a time.
 
-Several ``receive()`` at a time get their messages in the order in which they were called.
+Several ``receive()`` at a time get their messages in the order in which they were called. While
+an instance is *held* none gets any: the application is at something else that it must not mix
+with them.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ..errors import ScopeClosed, WherryError
@@ -48,6 +52,10 @@ class Post(Protocol):
         """A delivery is finished; its effects may be committed."""
         ...
 
+    def fail(self, instance: Instance, error: WherryError) -> None:
+        """What was handed out has failed, and the application is to end."""
+        ...
+
     def pass_on(self, scope: Any, message: Message) -> Any:
         """Hand a message that the application sends to the server; awaitable."""
         ...
@@ -72,6 +80,7 @@ class Instance:
     """
 
     __slots__ = (
+        "_holds",
         "_in_hand",
         "_post",
         "_waiters",
@@ -94,6 +103,7 @@ class Instance:
         self.farewell: Message | None = None
         self._post = post
         self._waiters: list[asyncio.Future[None]] = []  # oldest call first
+        self._holds = 0
         self._in_hand = 0  # messages handed out for which receive() was not called again
         self.scope = scope
         self.unfinished: list[Delivery] = []
@@ -103,8 +113,8 @@ class Instance:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the application sits in ``receive()``."""
-        return bool(self._waiters)
+        """Whether the application sits in ``receive()``, with nothing else to do."""
+        return bool(self._waiters) and not self._holds
 
     async def receive(self) -> Message:
         """The ``receive`` of the application.
@@ -131,7 +141,7 @@ class Instance:
                 message, self.farewell = self.farewell, {}
                 self._in_hand += 1
                 return message
-            if not (self.acks and len(self.unfinished) >= MAX_UNACKED):
+            if not self._holds and not (self.acks and len(self.unfinished) >= MAX_UNACKED):
                 try:
                     item = self._post.take(self)
                 except LookupError:
@@ -142,6 +152,18 @@ class Instance:
                     return self._post.open(self, item)
             await self._wait(0)
         raise asyncio.CancelledError("the application instance has ended")
+
+    @contextmanager
+    def held(self) -> Generator[None, None, None]:
+        """Hand nothing out meanwhile, and do not count as idle."""
+        self._holds += 1
+        if self._waiters:
+            self._post.stir(self)
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self.wake()
 
     async def send(self, message: Message) -> None:
         """The ``send`` of the application.
@@ -164,9 +186,16 @@ class Instance:
     def _fail(self, error: WherryError) -> None:
         self.failure = error
         self.close()
+        self._post.fail(self, error)  # the application may catch what it is told
 
     def acknowledge(self, entry_id: str) -> bool:
-        """Finish one delivery; False if it is not open."""
+        """Finish one delivery; False if it is not open.
+
+        Raises:
+            MessageError: its durable state cannot be kept; its attempt fails.
+        """
+        if self.is_closed:
+            return False
         for index, delivery in enumerate(self.unfinished):
             if delivery.entry.id == entry_id:
                 try:
@@ -176,7 +205,7 @@ class Instance:
                     raise
                 del self.unfinished[index]
                 self.wake()
-                if self._waiters:
+                if self.is_waiting:
                     self._post.rest(self)
                 return True
         return False
@@ -199,7 +228,7 @@ class Instance:
         """Wait to be woken, at a place among those that wait."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.insert(place, waiter)
-        if not self._in_hand:
+        if not self._in_hand and not self._holds:
             self._post.rest(self)
         try:
             await waiter

@@ -12,6 +12,7 @@ from collections.abc import Iterator, MutableMapping
 from enum import Enum
 from typing import Any, Protocol
 
+from ..errors import WherryError
 from ..model import Message
 from .delivery import Delivery
 from .inbox import Inbox, Item
@@ -78,6 +79,10 @@ class Host(Protocol):
 
     def finish(self, lane: Lane, delivery: Delivery) -> None:
         """A delivery is finished."""
+        ...
+
+    def fail(self, lane: Lane, error: Exception) -> None:
+        """What the lane's instance is at has failed; the instance is to end."""
         ...
 
     def returned(self, lane: Lane, instance: Instance) -> None:
@@ -267,6 +272,10 @@ class Lane(MutableMapping[str, Any]):
     def finish(self, instance: Instance, delivery: Delivery) -> None:
         """See `wherry.runtime.instance.Post`."""
         self._host.finish(self, delivery)
+
+    def fail(self, instance: Instance, error: WherryError) -> None:
+        """See `wherry.runtime.instance.Post`."""
+        self._host.fail(self, error)
 
     def pass_on(self, scope: Any, message: Message) -> Any:
         """See `wherry.runtime.instance.Post`."""

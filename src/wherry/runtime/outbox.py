@@ -58,6 +58,10 @@ class Outbox:
             raise ScopeClosed(f"scope {lane.scope_id!r} is not served here any more")
         kind = message.get("type")
         if kind == ACK:
+            if self._config.ack_mode == "off":
+                raise MessageError(
+                    "message.ack was sent, but ack_mode is off; set it to auto or on"
+                )
             _acknowledge(instance, message)
             return
         delivery = _cause_of(instance, message)

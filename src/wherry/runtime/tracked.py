@@ -143,6 +143,8 @@ class Tracked:
             "state": dict(self.lifespan_state),
             "extensions": {"wherry.flush": {}, "message.ack": {}},
         }
+        if self._config.ack_mode == "off":
+            del scope["extensions"]["message.ack"]
         if keys:
             scope |= unpack(keys)
         return scope
