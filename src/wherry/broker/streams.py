@@ -152,6 +152,12 @@ async def open_namespace(link: Link, keys: Keys, wanted: int | None) -> Meta:
     return await _read_meta(link, keys, wanted)
 
 
+async def read_partition_count(link: Link, keys: Keys) -> int | None:
+    """The namespace's partition count; None while there is no such namespace."""
+    count = cast("bytes | None", await link.call("HGET", keys.meta, "partitions"))
+    return None if count is None else int(count)
+
+
 async def check_eviction(link: Link) -> None:
     """Refuse a server that may drop keys when its memory is full.
 

@@ -42,7 +42,8 @@ _ENTRY_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 class Client:
     """Sends messages to scopes and reads their replies.
 
-    Connects at first use, and adopts the partition count of the namespace. Belongs to the event
+    Connects at first use, and adopts the partition count of the namespace; at work it looks again
+    every few seconds, lest the namespace was flushed and has another one. Belongs to the event
     loop of its first use; `wherry.SyncClient` serves all threads. Close it with `aclose`, or use
     it as an asynchronous context manager.
 

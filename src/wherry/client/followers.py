@@ -92,14 +92,21 @@ class _Tail:
         for follower in self.followers:
             follower.lag()
 
+    def fail(self, error: WherryError) -> None:
+        self.cursor = None
+        for follower in self.followers:
+            follower.error = error
+            follower.wake.set()
+
 
 class _Group:
     """Streams that share one read; the source of its watcher."""
 
-    __slots__ = ("_session", "tails", "watcher")
+    __slots__ = ("_partitions", "_session", "tails", "watcher")
 
     def __init__(self, session: Session, name: str) -> None:
         self._session = session
+        self._partitions = session.known.partitions if session.known is not None else 0
         self.tails: dict[str, _Tail] = {}
         self.watcher = Watcher(session, self, name=name, count=_COUNT)
 
@@ -114,6 +121,9 @@ class _Group:
             tail.is_doubted = True
 
     async def deliver(self, found: Mapping[str, list[RawEntry]]) -> None:
+        if await self._have_moved():
+            for tail in self.tails.values():
+                tail.lag()
         gapless = await self._find_gapless(found)
         for key, entries in found.items():
             tail = self.tails.get(key)
@@ -126,6 +136,19 @@ class _Group:
                 continue
             for follower in tail.followers:
                 follower.put(entries)
+
+    async def _have_moved(self) -> bool:
+        """Whether there is another partition count now, so that streams have other keys."""
+        try:
+            now = (await self._session.current()).partitions
+        except (StoreUnavailable, ClientClosed):
+            return False
+        except WherryError as error:
+            for tail in self.tails.values():
+                tail.fail(error)
+            return False
+        before, self._partitions = self._partitions, now
+        return before != now
 
     async def _find_gapless(self, found: Mapping[str, list[RawEntry]]) -> set[str]:
         """Streams where nothing can have been trimmed between the last read and this one.
@@ -170,10 +193,7 @@ class _Group:
         for key, reason in (guilty or dict.fromkeys(cursors, error)).items():
             tail = self.tails.get(key)
             if tail is not None:
-                tail.cursor = None
-                for follower in tail.followers:
-                    follower.error = reason
-                    follower.wake.set()
+                tail.fail(reason)
 
 
 class Followers:

@@ -166,6 +166,7 @@ class Inbox:
         """
         ticket = self._early.begin()
         # Reading starts before the message is written, unless the partition is not known yet.
+        # It may be another one after that: a sender sees when the partition count has changed.
         place = self._place(entry.scope_id)
         try:
             if place is not None:
@@ -176,7 +177,7 @@ class Inbox:
             finally:
                 if place is not None:
                     place.asking -= 1
-            place = place or self._place(entry.scope_id)
+            place = self._place(entry.scope_id)
             assert place is not None, "who has sent knows the partition"
             waiting = Waiting(self._session.config.in_flight, self._session.config.in_flight_bytes)
             for reply, size_bytes in self._early.take(place.key, sent.entry_id):

@@ -92,26 +92,25 @@ class Replies:
 
     async def _entries(self) -> AsyncGenerator[RawEntry | None]:
         """All entries in order; None when it is time to look at the clock."""
-        if self._wanted.follow:
-            opened = None
-            while opened is None:
-                try:
-                    opened = await self._session.opened()
-                except StoreUnavailable:
-                    await self._wait_for_store()
-                    yield None
-        else:
-            opened = await self._session.opened()
-        partition = opened.partition_of(self._wanted.scope_id)
-        self._key = self._session.keys.replies(partition, self._wanted.scope_id)
         if not self._wanted.follow:
+            await self._find_key()
             async with aclosing(self._catch_up()) as entries:
                 async for entry in entries:
                     yield entry
             return
-        follower = self._followers.join(self._key)
+        follower: Follower | None = None
         try:
-            while follower.error is None:
+            while follower is None or follower.error is None:
+                try:
+                    await self._find_key()
+                except StoreUnavailable:
+                    await self._wait_for_store()
+                    yield None
+                    continue
+                if follower is None or follower.key != self._key:
+                    if follower is not None:
+                        self._followers.leave(follower)
+                    follower = self._followers.join(self._key)
                 self._followers.restart(follower)
                 async with aclosing(self._catch_up()) as entries:
                     async for entry in entries:
@@ -122,7 +121,12 @@ class Replies:
                             yield entry
             raise follower.error
         finally:
-            self._followers.leave(follower)
+            if follower is not None:
+                self._followers.leave(follower)
+
+    async def _find_key(self) -> None:
+        partition = (await self._session.current()).partition_of(self._wanted.scope_id)
+        self._key = self._session.keys.replies(partition, self._wanted.scope_id)
 
     async def _catch_up(self) -> AsyncGenerator[RawEntry | None]:
         """What the stream holds now, page by page, each looked at for what is missing."""

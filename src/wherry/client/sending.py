@@ -187,7 +187,7 @@ class Sender:
         while slots:
             rest: list[_Slot] = []
             try:
-                opened = await self._session.opened()
+                opened = await self._session.current()
             except WherryError as error:
                 failures = [_Failure(slot, error, was_sent=False) for slot in slots]
             else:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from ..broker.connect import Link, Store, open_store
 from ..broker.scripts import Script, Scripts
-from ..broker.streams import open_namespace
+from ..broker.streams import open_namespace, read_partition_count
 from ..broker.wire import Keys
 from ..config import Config
-from ..errors import ClientClosed, WrongLoop
+from ..errors import ClientClosed, StoreIncompatible, WrongLoop
 from ..model import Partition, partition_of
 from .tasks import Tasks
 
+_LOOK_AGAIN_S = 5.0
 _READS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
-    """What is known once the store has answered.
+    """What is known once the store has answered; see `Session.current` for how long it holds.
 
     Attributes:
         store: for further links.
@@ -52,7 +54,8 @@ class Session:
     """
 
     __slots__ = (
-        "_is_closed", "_loop", "_opened", "_opening", "_source", "config", "keys", "reads", "tasks"
+        "_is_closed", "_look_at_s", "_loop", "_opened", "_opening", "_source",
+        "config", "keys", "reads", "tasks",
     )  # fmt: skip
 
     def __init__(self, source: Store | str, config: Config) -> None:
@@ -62,6 +65,7 @@ class Session:
         self._opened: Opened | None = None
         self._opening: asyncio.Task[Opened] | None = None
         self._is_closed = False
+        self._look_at_s = 0.0
         self.config = config
         self.keys = Keys(config.namespace)
         self.tasks = Tasks()
@@ -99,10 +103,31 @@ class Session:
         """
         if self._opened is not None:
             return self._opened
+        return await self._once(self._open)
+
+    async def current(self) -> Opened:
+        """The same, with the partition count as it is now.
+
+        A namespace that was flushed may have come back with another count, and then a message in
+        the wrong partition waits for ever, or beside its scope. So whoever is at work looks again
+        every few seconds. What is sent until then goes astray: no command can look at the count
+        and append at a time, as the two keys may be on different nodes of a cluster.
+
+        Raises:
+            StoreIncompatible: the count is not the one that was asked for.
+            WherryError: as `opened` does, and when the store cannot be asked.
+        """
+        opened = await self.opened()
+        if asyncio.get_running_loop().time() < self._look_at_s:
+            return opened
+        return await self._once(self._look_again)
+
+    async def _once(self, work: Callable[[], Coroutine[Any, Any, Opened]]) -> Opened:
+        """Do a piece of opening work for all who ask meanwhile."""
         if self._is_closed:
             raise ClientClosed("this client was closed; make another one")
         if self._opening is None:
-            self._opening = self.tasks.start(self._open(), "client:open")
+            self._opening = self.tasks.start(work(), "client:open")
             self._opening.add_done_callback(self._forget_opening)
         opening = self._opening
         # Not awaited itself: a caller that is cancelled must not cancel it for the others.
@@ -150,13 +175,30 @@ class Session:
             if isinstance(self._source, str):
                 store.close()
             raise
-        self._opened = Opened(
-            store=store,
-            link=link,
-            send=Scripts(memory=store.is_memory).send,
-            partitions=meta.partitions,
+        return self._keep(
+            Opened(
+                store=store,
+                link=link,
+                send=Scripts(memory=store.is_memory).send,
+                partitions=meta.partitions,
+            )
         )
-        return self._opened
+
+    async def _look_again(self) -> Opened:
+        opened, wanted = await self.opened(), self.config.partitions
+        count = await read_partition_count(opened.link, self.keys)
+        if wanted is not None and count not in (None, wanted):
+            raise StoreIncompatible(
+                f"namespace {self.config.namespace!r} was made anew with {count} partitions, but "
+                f"{wanted} were asked for; leave the count unset to adopt {count}"
+            )
+        # While there is none the workers may be about to write it anew, with the count they have.
+        return self._keep(replace(opened, partitions=count or opened.partitions))
+
+    def _keep(self, opened: Opened) -> Opened:
+        self._opened = opened
+        self._look_at_s = asyncio.get_running_loop().time() + _LOOK_AGAIN_S
+        return opened
 
     async def _open_store(self) -> Store:
         if isinstance(self._source, Store):
