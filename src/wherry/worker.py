@@ -273,15 +273,14 @@ class Worker(StatelessServer):
             await self._parts.membership.joined.wait()
 
     def request_stop(self) -> None:
-        """Ask for the end, in the loop's thread: the first call drains, the second hurries."""
-        if self._stop.is_set() and self._parts is not None:
-            self._hooks.life("running messages are cut off", worker=self.worker_id)
-            self._parts.handoff.hurry()
-        elif not self._stop.is_set():
-            self._hooks.life(
-                "draining; a second signal cuts running messages off", worker=self.worker_id
-            )
+        """Ask for the end, in the loop's thread: the first call drains, the second hurries.
+
+        Nothing is logged: whoever asks knows why, as the command line does.
+        """
+        if not self._stop.is_set():
             self._stop.set()
+        elif self._parts is not None:
+            self._parts.handoff.hurry()
 
     async def handle(self) -> None:
         """Read the partitions held and route each message to its scope's instance."""

@@ -156,6 +156,9 @@ def test_second_signal_hands_back_at_once(project: Project, loop: str):
         wait_until(lambda: in_flight(project) == 1, "is in flight", LIMIT_S)
         assert running.stop(signal.SIGTERM, signal.SIGINT) == 6
         assert "Traceback" not in running.stderr
+        said = [event["event"] for event in running.events]
+    after_start = said[said.index("ready") + 1 :]
+    assert after_start == ["signal received", "signal received", "worker stopped"]
     assert json.loads(project.run("status", "--json").stdout)["backlog"] == 1
 
 
