@@ -13,7 +13,7 @@ from tests.broker.tenure import PLACES, ZERO, Tenure, opened, tenure
 from tests.e2e.rig import until
 from tests.servers import Server
 from wherry.broker.commits import Emit
-from wherry.broker.connect import Store, open_store
+from wherry.broker.connect import Link, Store, open_store
 from wherry.broker.leases import read_members, renew_held
 from wherry.broker.streams import read_partitions
 from wherry.broker.wire import Meta
@@ -32,6 +32,11 @@ async def unclaimed(store: Store) -> AsyncGenerator[Tenure]:
     async with tenure(store) as held:
         assert await held.leases("worker").release(ZERO, held.token)
         yield held
+
+
+async def is_later(link: Link, redis_ms: int) -> bool:
+    seconds, microseconds = await link.call("TIME")
+    return int(seconds) * 1000 + int(microseconds) // 1000 > redis_ms
 
 
 async def lease(held: Tenure, partition: Partition = ZERO) -> dict[str, str]:
@@ -178,7 +183,7 @@ async def test_members_are_told_in_order_of_joining_and_forgotten_when_silent(st
     async with unclaimed(store) as held:
         for worker in ("z", "a", "m"):
             beat = await held.leases(worker).beat({"host": worker}, 60_000)
-            await asyncio.sleep(0.003)
+            await until(lambda: is_later(held.link, beat.redis_ms))  # noqa: B023 - used at once
         assert beat.members == ("z", "a", "m")
         beat = await held.leases("z").beat({"host": "z"}, 60_000)
         assert beat.members == ("z", "a", "m"), "who beats again keeps its place"

@@ -165,6 +165,16 @@ async def add_reply(
     return EntryId(answer.decode())
 
 
+def say(number: int) -> dict[str, Any]:
+    """A message to a scope."""
+    return {"type": "say", "number": number}
+
+
+def heard(*numbers: int) -> list[dict[str, Any]]:
+    """Replies."""
+    return [{"type": "heard", "number": number} for number in numbers]
+
+
 async def commands_sent(link: Link) -> dict[str, int]:
     """How often each command was called since the statistics were reset, scripts' own included."""
     text = (await link.call("INFO", "commandstats")).decode()
@@ -173,6 +183,21 @@ async def commands_sent(link: Link) -> dict[str, int]:
         name.removeprefix("cmdstat_").lower(): int(stats.split(",")[0].removeprefix("calls="))
         for name, stats in lines
     }
+
+
+async def cost_of_reading(link: Link, count: int) -> dict[str, int]:
+    """Wait until clients have read so many times; how often what else was called meanwhile."""
+    await link.call("CONFIG", "RESETSTAT")
+    sent: dict[str, int] = {}
+
+    async def has_read() -> bool:
+        nonlocal sent
+        sent = await commands_sent(link)
+        return sent.pop("xread", 0) >= count
+
+    await until(has_read)
+    sent.pop("info", None)
+    return sent
 
 
 async def until(condition: Any, within_s: float = 10.0) -> None:

@@ -6,7 +6,7 @@ import time
 import msgpack
 import pytest
 
-from tests.client.owner import commands_sent, owner, until
+from tests.client.owner import commands_sent, owner, say, until
 from tests.client.proxy import proxy
 from tests.servers import Server
 from tests.servers_plugin import StartServer
@@ -23,19 +23,6 @@ from wherry.errors import (
     WrongLoop,
 )
 from wherry.model import Entry, id_key, partition_of
-
-STORES = ["server", "memory"]
-
-
-@pytest.fixture(params=STORES)
-def url(request: pytest.FixtureRequest) -> str:
-    if request.param == "memory":
-        return f"memory://{request.node.name}"
-    return request.getfixturevalue("redis_url")
-
-
-def say(number: int) -> dict[str, object]:
-    return {"type": "say", "number": number}
 
 
 async def sent(url: str, scope: str, count: int) -> list[Entry]:

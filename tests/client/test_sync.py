@@ -10,25 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.client.owner import owner
+from tests.client.owner import heard, owner, say
 from tests.servers import Server, wait_until
 from wherry.client import SyncClient
 from wherry.config import Config
 from wherry.errors import ClientClosed, ConfigError, MessageError, MessageFailed, RequestTimeout
 from wherry.model import Reply, Restarted
-
-STORES = ["server", "memory"]
-
-
-@pytest.fixture(params=STORES)
-def url(request: pytest.FixtureRequest) -> str:
-    if request.param == "memory":
-        return f"memory://{request.node.name}"
-    return request.getfixturevalue("redis_url")
-
-
-def heard(*numbers: int) -> list[dict[str, object]]:
-    return [{"type": "heard", "number": number} for number in numbers]
 
 
 def serve(url: str, count: int) -> None:
@@ -51,10 +38,6 @@ def in_thread(work: Callable[[], object]) -> Future[object]:
     future = pool.submit(work)
     pool.shutdown(wait=False)
     return future
-
-
-def say(number: int) -> dict[str, object]:
-    return {"type": "say", "number": number}
 
 
 def client_threads() -> list[threading.Thread]:
