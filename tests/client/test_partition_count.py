@@ -15,7 +15,7 @@ from wherry.broker.connect import Link, open_store
 from wherry.broker.streams import open_namespace, read_streams
 from wherry.broker.wire import Keys, pack_message
 from wherry.errors import RepliesTrimmed, StoreIncompatible
-from wherry.model import ORIGIN, Reply, partition_of
+from wherry.model import ORIGIN, Partition, Reply, partition_of
 from wherry.testing import Harness
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Scene:
         self.harness.advance(LOOKS_AGAIN_WITHIN_S)
 
     def partitions_with_entries(self) -> list[int]:
-        sizes = self.run(self.link.calls([("XLEN", KEYS.entries(n)) for n in range(64)]))
+        sizes = self.run(self.link.calls([("XLEN", KEYS.entries(Partition(n))) for n in range(64)]))
         return [n for n, size in enumerate(sizes) if size]
 
     def emit(self, partitions: int, text: str) -> None:

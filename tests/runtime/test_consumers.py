@@ -316,7 +316,7 @@ def test_what_was_given_is_not_changed():
 
 
 async def test_consumer_that_acknowledges_is_as_it_was_outside_wherry():
-    application = wherry.acknowledging(Asynchronous.as_asgi())
+    application: Any = wherry.acknowledging(Asynchronous.as_asgi())
     assert application.consumer_class is Asynchronous
     assert application.__name__ == "Asynchronous"
     messages = [{"type": "say", "text": "hi"}, {"type": "stop", "takes_s": 0}]
