@@ -140,6 +140,21 @@ async def test_resent_call_carries_out_only_what_was_not(store: Store):
         assert await held.state() == (b"b", two.encode())
 
 
+@pytest.mark.parametrize("kind", ["out", "inbox", "state"])
+async def test_resent_commit_was_done_whatever_became_of_its_keys(store: Store, kind: str):
+    async with tenure(store) as held:
+        operation = commit(await held.add(), reply(1), inbox="i", state=change("", b"st"))
+        assert await held.call(operation) == [DONE]
+        key = {
+            "out": held.keys.replies(ZERO, "s"),
+            "inbox": held.keys.inbox(ZERO, "i"),
+            "state": held.keys.state(ZERO, "s"),
+        }[kind]
+        await held.link.call("DEL", key)
+        await held.link.call("SET", key, "mine")
+        assert await held.call(operation, is_resent=True) == [ALREADY]
+
+
 async def test_entry_that_somebody_else_finished_voids_what_follows_in_its_scope(store: Store):
     async with tenure(store) as held:
         one, two, other = await held.add(), await held.add(), await held.add("other")
@@ -281,6 +296,16 @@ async def test_state_may_have_a_time_to_live(store: Store):
         await held.link.call("PERSIST", key)
         await held.call(commit(two, state=change(one, None)), retention=kept)
         assert 0 < await held.link.call("PTTL", key) <= 40_000
+
+
+async def test_state_loses_its_time_to_live_when_states_are_kept_for_ever(store: Store):
+    """The setting was changed: what is written from now on must not expire by the old one."""
+    async with tenure(store) as held:
+        kept = Retention(reply_length=10, reply_ttl_ms=30_000, state_ttl_ms=40_000)
+        one, two = await held.add(), await held.add()
+        await held.call(commit(one, state=change("", b"a")), retention=kept)
+        assert await held.call(commit(two, state=change(one, b"b")), retention=KEPT) == [DONE]
+        assert await held.link.call("PTTL", held.keys.state(ZERO, "s")) == -1
 
 
 async def test_emit_is_applied_once_for_its_number(store: Store):

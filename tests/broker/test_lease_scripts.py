@@ -17,6 +17,7 @@ from wherry.broker.connect import Link, Store, open_store
 from wherry.broker.leases import read_members, renew_held
 from wherry.broker.streams import read_partitions
 from wherry.broker.wire import Meta
+from wherry.errors import StoreError
 from wherry.model import Partition, ScopeId, Token
 
 ONE = Partition(1)
@@ -127,6 +128,27 @@ async def test_renewal_does_not_steal_back(store: Store):
         assert await lease(held) == before
         assert before["token"] == new.token
         assert await lease(held, ONE) == {}, "a lease that is gone is not made again"
+
+
+async def test_lease_that_was_overwritten_is_lost_without_the_others(store: Store):
+    async with unclaimed(store) as held:
+        claimed = await held.leases("a", ttl_ms=1_000).claim([ZERO, ONE])
+        await held.link.call("DEL", held.keys.lease(ZERO))
+        await held.link.call("SET", held.keys.lease(ZERO), "mine")
+        tokens = [(one.partition, one.token) for one in claimed]
+        renewed = await renew_held(held.link, held.scripts.renew, held.keys, tokens, 90_000)
+        assert renewed == [False, True]
+        assert int((await lease(held, ONE))["expiry"]) > 0
+
+
+async def test_claim_of_a_damaged_partition_takes_no_lease(store: Store):
+    """Its answer is an error: nobody would know that he owns the partition."""
+    async with unclaimed(store) as held:
+        await held.link.call("SET", held.keys.entries(ZERO), "mine")
+        before = await held.everything()
+        with pytest.raises(StoreError, match="WRONGTYPE"):
+            await held.leases("a").claim([ZERO])
+        assert await held.everything() == before
 
 
 async def test_release_frees_the_lease_and_only_ones_own(store: Store):

@@ -19,10 +19,11 @@ from wherry.broker.streams import (
     load_states,
     open_namespace,
     read_streams,
+    send_entries,
 )
 from wherry.broker.wire import Keys
 from wherry.errors import StoreError, StoreIncompatible, StoreUnavailable
-from wherry.model import ORIGIN, Partition, ScopeId
+from wherry.model import ORIGIN, Outgoing, Partition, ScopeId
 
 ONE = Partition(1)
 
@@ -84,6 +85,27 @@ async def test_states_are_loaded_in_one_trip_and_errors_stand_in_their_place(sto
         assert known == (b"st", "1-1")
         assert isinstance(wrong, StoreError)
         assert unknown == (b"", "")
+
+
+async def test_batch_with_a_damaged_message_id_is_appended_whole_or_not_at_all(store: Store):
+    async with tenure(store) as held:
+        await held.link.call("HSET", held.keys.sent(ZERO, "k"), "not", "ours")
+        batch = [Outgoing(scope_id=ScopeId("s"), message=b"m", message_id=one) for one in ("", "k")]
+        answers = await send_entries(
+            held.link, held.scripts.send, held.keys, {ZERO: batch}, backlog=9, dedup_ttl_ms=1_000
+        )
+        assert isinstance(answers[ZERO], StoreError)
+        assert await held.entries() == []
+
+
+async def test_message_id_counts_within_one_batch(store: Store):
+    async with tenure(store) as held:
+        batch = [Outgoing(scope_id=ScopeId("s"), message=b"m", message_id="k")] * 2
+        answers = await send_entries(
+            held.link, held.scripts.send, held.keys, {ZERO: batch}, backlog=9, dedup_ttl_ms=1_000
+        )
+        (entry_id,) = await held.entries()
+        assert answers == {ZERO: [entry_id, f"={entry_id}"]}
 
 
 async def test_first_opener_sets_the_partition_count_and_others_adopt_it(store: Store):

@@ -9,11 +9,12 @@ local left = tonumber(lease[2] or '0') - now
 if owner ~= '' and owner ~= ARGV[1] and left > 0 then
   return {0, owner, left}
 end
+-- Looked at before anything is written: were it no stream, the lease would be taken by nobody.
+local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 local epoch = string.format('%d', tonumber(lease[3] or '0') + 1)
 local token = epoch .. ':' .. ARGV[2]
 redis.call('HSET', KEYS[1],
   'owner', ARGV[1], 'token', token, 'epoch', epoch, 'ttl', ARGV[3],
   'expiry', string.format('%d', now + tonumber(ARGV[3])), 'emit', '0',
   'generation', ARGV[4], 'partitions', ARGV[5])
-local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 return {1, token, owner ~= '' and 1 or 0, newest[1] and newest[1][1] or '0-0'}

@@ -109,6 +109,8 @@ local function write_state(state, action, bytes, id)
   end
   if state_ttl > 0 then
     redis.call('PEXPIRE', KEYS[state], state_ttl)
+  else
+    redis.call('PERSIST', KEYS[state])
   end
 end
 
@@ -133,17 +135,9 @@ local function commit()
   if void[scope] then
     return -1
   end
-  -- An entry that is gone was committed before, with the state it wrote; only what is still
-  -- there can be stale.
-  if state > 0 and #redis.call('XRANGE', KEYS[1], id, id) == 1 then
-    local stale = state_problem(state, expected)
-    if stale then
-      void[scope] = true
-      return stale
-    end
-  end
-  local bad = problem(out, inbox)
-  if bad then
+  local bad = state > 0 and state_problem(state, expected) or problem(out, inbox)
+  -- An entry that is gone was committed before, whatever became of its keys since.
+  if bad and #redis.call('XRANGE', KEYS[1], id, id) == 1 then
     void[scope] = true
     return bad
   end

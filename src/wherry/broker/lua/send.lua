@@ -6,6 +6,11 @@
 -- it was refused, and then every new entry behind it is refused too, to keep the order.
 local room = tonumber(ARGV[1]) - redis.call('XLEN', KEYS[1])
 local ids, at, key = {}, 3, 1
+-- All read before anything is written: a key that is no string must not fail half of a batch.
+local first = {}
+for i = 2, #KEYS do
+  first[KEYS[i]] = redis.call('GET', KEYS[i])
+end
 while at <= #ARGV do
   local names, fields, known = ARGV[at], {}, false
   for i = 1, #names do
@@ -16,7 +21,7 @@ while at <= #ARGV do
   local has_id = string.find(names, 'k', 1, true)
   if has_id then
     key = key + 1
-    known = redis.call('GET', KEYS[key])
+    known = first[KEYS[key]]
   end
   local id = ''
   if known then
@@ -26,6 +31,7 @@ while at <= #ARGV do
     room = room - 1
     if has_id then
       redis.call('SET', KEYS[key], id, 'PX', ARGV[2])
+      first[KEYS[key]] = id
     end
   end
   ids[#ids + 1] = id
