@@ -1,0 +1,319 @@
+"""What the scripts do to one partition, in plain Python: the specification they are held to.
+
+The data are a dict, as Redis' are: key -> stream (list of records), hash (dict) or string (str);
+anything else is a value of another type. Nothing here knows a clock: a lease is `LIVE` or has run
+out, and a key lives for so many hours after its last write, or for ever.
+
+To add an operation of the commit script: a method, and its line in `Model._apply`. To add a
+script: a method. `machine.py` then needs a rule that calls both sides.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from tests.broker.tenure import ALREADY, DONE, STALE, VOID, ZERO
+from wherry.broker.commits import (
+    Bury,
+    Commit,
+    Emit,
+    Fail,
+    Operation,
+    Outcome,
+    Retention,
+    StateChange,
+)
+from wherry.broker.leases import Claimed
+from wherry.broker.wire import Keys, Meta, outgoing_fields
+from wherry.model import ORIGIN, EntryId, Outgoing, ScopeId, Token
+
+HOUR_MS = 3_600_000
+LEASE_MS = HOUR_MS
+LIVE, RUN_OUT, RELEASED = "an hour from now", "1", "0"
+"""What a lease's expiry can be."""
+NOW = "now"
+ID = "*"
+"""Field under which a record of the input stream shows its id; the ids of other streams are not
+looked at."""
+ELSE = frozenset({"else"})
+"""A value of a type that no key of a partition has."""
+
+Record = dict[str, str]
+Value = list[Record] | dict[str, str] | str | frozenset[str]
+Answer = tuple[Outcome, str]
+
+K = TypeVar("K")
+
+
+class WrongType(Exception):
+    """A script met a key that was overwritten by something else; it must have changed nothing."""
+
+
+class Model:
+    """One partition.
+
+    Attributes:
+        data: all its keys.
+        hours: key -> hours it lives after its last write; others live for ever.
+    """
+
+    def __init__(self, keys: Keys, meta: Meta) -> None:
+        self.keys = keys
+        self.meta = meta
+        self.data: dict[str, Value] = {}
+        self.hours: dict[str, int] = {}
+
+    # Leases.
+
+    def claim(self, worker: str, nonce: str) -> Claimed | None:
+        """Take the partition if its lease is free, has run out, or is this worker's own."""
+        lease = self.lease()
+        owner = lease.get("owner", "")
+        if owner not in ("", worker) and lease["expiry"] == LIVE:
+            return None
+        entries = self.entries()
+        epoch = str(int(lease.get("epoch", "0")) + 1)
+        self.data[self.keys.lease(ZERO)] = {
+            "owner": worker,
+            "token": f"{epoch}:{nonce}",
+            "epoch": epoch,
+            "ttl": str(LEASE_MS),
+            "expiry": LIVE,
+            "emit": "0",
+            "generation": self.meta.generation,
+            "partitions": str(self.meta.partitions),
+        }
+        return Claimed(
+            partition=ZERO,
+            token=Token(f"{epoch}:{nonce}"),
+            is_unclean=owner != "",
+            last_id=EntryId(entries[-1][ID]) if entries else ORIGIN,
+        )
+
+    def renew(self, token: Token) -> bool:
+        """Lengthen the lease, even if it ran out, as long as the token is still its own."""
+        lease = self.data.get(self.keys.lease(ZERO))
+        if not isinstance(lease, dict) or lease.get("token") != token:
+            return False
+        lease["expiry"] = LIVE
+        return True
+
+    def release(self, token: Token) -> bool:
+        """Free the lease if the token is still its own; the epoch stays."""
+        lease = self.lease()
+        if lease.get("token") != token:
+            return False
+        lease |= {"owner": "", "expiry": RELEASED}
+        del lease["token"]
+        return True
+
+    # Sending.
+
+    def send(
+        self, batch: Sequence[Outgoing], backlog: int, hours: int, new_ids: Iterator[str]
+    ) -> list[str]:
+        """Append what was not sent before, in order, as long as there is room."""
+        entries = self.entries()
+        ids = [one.message_id for one in batch if one.message_id]
+        known = {one: self._read(self.keys.sent(ZERO, one), str) for one in ids}
+        answers: list[str] = []
+        for outgoing in batch:
+            first = known.get(outgoing.message_id)
+            if first:
+                answers.append(f"={first}")
+            elif len(entries) >= backlog:
+                answers.append("")
+            else:
+                answers.append(next(new_ids, "none"))
+                self._append(self.keys.entries(ZERO), {ID: answers[-1]} | _texts(outgoing))
+                entries = self.entries()
+                if outgoing.message_id:
+                    known[outgoing.message_id] = answers[-1]
+                    self._write(self.keys.sent(ZERO, outgoing.message_id), answers[-1], hours)
+        return answers
+
+    # Committing.
+
+    def call(
+        self, token: Token, operations: Sequence[Operation], kept: Retention, *, is_resent: bool
+    ) -> list[Answer] | None:
+        """One answer for each operation, or None: fenced, and nothing was written."""
+        if self.lease().get("token") != token:
+            return None
+        for key, kind in (
+            (self.keys.entries(ZERO), list),
+            (self.keys.attempts(ZERO), dict),
+            (self.keys.dead(ZERO), list),
+        ):
+            self._read(key, kind)
+        answers: list[Answer] = []
+        void: set[ScopeId] = set()
+        for operation in operations:
+            if isinstance(operation, Emit) and operation.number <= int(self.lease()["emit"]):
+                answer = ALREADY
+            elif operation.scope_id in void:
+                answer = VOID
+            else:
+                answer = self._apply(operation, kept)
+            lost_its_entry = isinstance(operation, Commit) and answer == ALREADY and not is_resent
+            if answer[0] in (Outcome.STALE, Outcome.BAD) or lost_its_entry:
+                void.add(operation.scope_id)
+            answers.append(answer)
+        return answers
+
+    def _apply(self, operation: Operation, kept: Retention) -> Answer:
+        if isinstance(operation, Emit):
+            return self._emit(operation, kept)
+        if not self.has(operation.entry_id):
+            return ALREADY
+        if isinstance(operation, Commit):
+            return self._commit(operation, kept)
+        if isinstance(operation, Fail):
+            rows = self.found(self.keys.attempts(ZERO), dict[str, str])
+            row = {str(operation.entry_id): _text(operation.row)}
+            self._write(self.keys.attempts(ZERO), rows | row)
+            return DONE
+        return self._bury(operation, kept)
+
+    def _commit(self, commit: Commit, kept: Retention) -> Answer:
+        problem = self._state_problem(commit) or self._reply_problem(commit)
+        if problem:
+            return problem
+        self._finish(commit.entry_id)
+        total = commit.first + len(commit.replies)
+        mark = {"z": str(total), "a": commit.end}
+        about = {"i": commit.entry_id, "s": commit.scope_id}
+        for index, message in enumerate(commit.replies, commit.first):
+            is_last = index == total - 1
+            record = about | {"m": _text(message), "n": str(index)}
+            self._reply(commit, record | (mark if commit.end and is_last else {}), kept)
+        if commit.end and not commit.replies:
+            self._reply(commit, about | {"n": str(total)} | mark, kept)
+        if commit.state is not None:
+            self._change_state(commit, commit.state, kept)
+        return DONE
+
+    def _change_state(self, commit: Commit, change: StateChange, kept: Retention) -> None:
+        key = self.keys.state(ZERO, commit.scope_id)
+        if change.packed == b"":
+            self.remove(key)
+            return
+        if change.packed is not None:
+            self.data[key] = {"state": _text(change.packed), "v": commit.entry_id}
+        if key in self.data:  # its time begins anew, also if it stays as it is
+            self._write(key, self.data[key], kept.state_ttl_ms // HOUR_MS)
+
+    def _emit(self, emit: Emit, kept: Retention) -> Answer:
+        problem = self._reply_problem(emit)
+        if problem:
+            return problem
+        self.lease()["emit"] = str(emit.number)
+        about = {"s": emit.scope_id}
+        about |= {"i": emit.cause} if emit.cause else {}
+        about |= {"a": emit.attempt} if emit.attempt else {}
+        for index, message in enumerate(emit.replies, emit.first):
+            self._reply(emit, about | {"m": _text(message), "n": str(index)}, kept)
+        return DONE
+
+    def _bury(self, bury: Bury, kept: Retention) -> Answer:
+        (entry,) = [entry for entry in self.entries() if entry[ID] == bury.entry_id]
+        self._finish(bury.entry_id)
+        if bury.is_kept:
+            letter = {
+                "id": bury.entry_id,
+                "error": bury.reason,
+                "traceback": bury.traceback,
+                "attempts": str(bury.attempts),
+                "when": NOW,
+            }
+            fields = {name: value for name, value in entry.items() if name != ID}
+            self._append(self.keys.dead(ZERO), letter | fields)
+        told = {"i": bury.entry_id, "n": str(bury.first), "s": bury.scope_id, "e": bury.reason}
+        self._reply(bury, told, kept)
+        return DONE
+
+    def _finish(self, entry_id: EntryId) -> None:
+        self.data[self.keys.entries(ZERO)] = [one for one in self.entries() if one[ID] != entry_id]
+        rows = self._read(self.keys.attempts(ZERO), dict) or {}
+        rows.pop(entry_id, None)
+        if not rows:
+            self.remove(self.keys.attempts(ZERO))
+
+    def _state_problem(self, commit: Commit) -> Answer | None:
+        if commit.state is None:
+            return None
+        key = self.keys.state(ZERO, commit.scope_id)
+        state = self.data.get(key, {})
+        if not isinstance(state, dict):
+            return Outcome.BAD, f"state key {key} is no hash"
+        return STALE if state.get("v", "") != commit.state.expected else None
+
+    def _reply_problem(self, operation: Commit | Emit) -> Answer | None:
+        for name, key in self._reply_keys(operation):
+            if not isinstance(self.data.get(key, []), list):
+                return Outcome.BAD, f"{name} key {key} is no stream"
+        return None
+
+    def _reply(self, operation: Commit | Emit | Bury, record: Record, kept: Retention) -> None:
+        """Append to the reply stream and the inbox; what is no stream is left alone."""
+        for _, key in self._reply_keys(operation):
+            if isinstance(self.data.get(key, []), list):
+                self._append(key, record, kept.reply_ttl_ms // HOUR_MS)
+
+    def _reply_keys(self, operation: Commit | Emit | Bury) -> Iterator[tuple[str, str]]:
+        if operation.scope_id:
+            yield "reply", self.keys.replies(ZERO, operation.scope_id)
+        if operation.inbox:
+            yield "inbox", self.keys.inbox(ZERO, operation.inbox)
+
+    # What is there.
+
+    def lease(self) -> dict[str, str]:
+        return self._read(self.keys.lease(ZERO), dict) or {}
+
+    def entries(self) -> list[Record]:
+        return self._read(self.keys.entries(ZERO), list) or []
+
+    def has(self, entry_id: str) -> bool:
+        return any(one[ID] == entry_id for one in self.entries())
+
+    def remove(self, key: str) -> None:
+        self.data.pop(key, None)
+        self.hours.pop(key, None)
+
+    def copy(self) -> Model:
+        other = Model(self.keys, self.meta)
+        other.data = {key: copy.copy(value) for key, value in self.data.items()}
+        other.hours = dict(self.hours)
+        return other
+
+    def found(self, key: str, kind: Callable[[], K]) -> K:
+        """What a key holds; empty where nothing is, or something else."""
+        value = self.data.get(key)
+        return value if isinstance(value, type(empty := kind())) else empty
+
+    def _read(self, key: str, kind: type[K]) -> K | None:
+        value = self.data.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise WrongType(key)
+        return value
+
+    def _append(self, key: str, record: Record, hours: int = 0) -> None:
+        self._write(key, [*(self._read(key, list) or ()), record], hours)
+
+    def _write(self, key: str, value: Value, hours: int = 0) -> None:
+        self.remove(key)
+        self.data[key] = value
+        if hours:
+            self.hours[key] = hours
+
+
+def _texts(outgoing: Outgoing) -> Record:
+    flat = [_text(one) for one in outgoing_fields(outgoing)]
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

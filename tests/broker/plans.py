@@ -1,0 +1,167 @@
+"""What can happen to a partition, as Hypothesis draws it: steps, and mishaps before them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from tests.broker.model import HOUR_MS
+from wherry.broker.commits import Bury, Commit, Emit, Fail, Operation, Retention
+from wherry.model import Outgoing, ScopeId
+
+KEPT_REPLIES = 3
+REPLY_HOURS, STATE_HOURS = 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Mishap:
+    """What happens right before a step, mostly nothing.
+
+    Attributes:
+        how: the number of a key, an entry or of steps.
+        is_mended: what was overwritten is removed after the step.
+    """
+
+    kind: str
+    how: int
+    is_mended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An operation; `Owner.fill` puts in what depends on what has happened.
+
+    Attributes:
+        pick: which entry of the scope: from the oldest that waits, to the latest that does not.
+        replies: how many.
+        state: None without durable state, "keep", "set" or "delete".
+    """
+
+    kind: type[Operation]
+    scope: ScopeId
+    pick: int
+    replies: int = 0
+    inbox: str = ""
+    state: str | None = None
+    has_end: bool = False
+    is_kept: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call of the commit script.
+
+    Attributes:
+        caller: "owner": who owns the partition; "a" or "b": that worker, whatever it owns.
+        kept: how long things are kept.
+        is_resent: it says that it may have been carried out before.
+        is_lost: the worker does not learn its answer.
+    """
+
+    caller: str
+    plans: list[Plan]
+    kept: Retention
+    is_resent: bool
+    is_lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallAgain:
+    """The worker sends its last call again, as it does when an answer was lost."""
+
+    caller: str
+    is_lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker claims, renews or releases the partition."""
+
+    worker: str
+    act: str
+    is_lost: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A producer sends; those with a message id often for the second time."""
+
+    batch: list[Outgoing]
+
+
+Step = Call | CallAgain | Lease | Send
+
+WORKERS = st.sampled_from(["a", "b"])
+CALLERS = st.sampled_from(["owner"] * 6 + ["a", "b"])
+RARELY = st.sampled_from([False, False, True])
+SCOPES = st.sampled_from([ScopeId("s"), ScopeId("s"), ScopeId("t")])
+INBOXES = st.sampled_from(["", "i"])
+PICKS = st.sampled_from([0, 0, 0, 1, -1])
+
+MISHAPS = st.builds(
+    Mishap,
+    st.sampled_from(
+        ["nothing"] * 9
+        + ["lease runs out", "scripts are forgotten", "entry is deleted", "everything is lost"]
+        + ["key is overwritten"] * 3
+        + ["time goes back"] * 2
+    ),
+    st.integers(0, 9),
+    st.sampled_from([True, True, False]),
+)
+RETENTIONS = st.builds(
+    Retention,
+    reply_length=st.just(KEPT_REPLIES),
+    reply_ttl_ms=st.just(REPLY_HOURS * HOUR_MS),
+    state_ttl_ms=st.sampled_from([0, STATE_HOURS * HOUR_MS]),
+)
+COMMITS = st.builds(
+    Plan,
+    st.just(Commit),
+    SCOPES,
+    PICKS,
+    replies=st.integers(0, 3),
+    inbox=INBOXES,
+    state=st.sampled_from([None, "keep", "set", "set", "delete"]),
+    has_end=st.booleans(),
+)
+EMITS = st.builds(Plan, st.just(Emit), SCOPES, PICKS, replies=st.integers(1, 3), inbox=INBOXES)
+FAILS = st.builds(Plan, st.just(Fail), SCOPES, PICKS)
+BURIALS = st.builds(
+    Plan,
+    st.just(Bury),
+    st.sampled_from([ScopeId("s"), ScopeId("s"), ScopeId("t"), ScopeId("")]),
+    PICKS,
+    inbox=INBOXES,
+    is_kept=st.booleans(),
+)
+MESSAGES = st.builds(
+    Outgoing,
+    scope_id=SCOPES,
+    message=st.just(b"question"),
+    inbox=INBOXES,
+    message_id=st.sampled_from(["", "", "k", "l"]),
+)
+
+
+def calls(
+    callers: st.SearchStrategy[str], plans: st.SearchStrategy[Plan]
+) -> st.SearchStrategy[Call]:
+    return st.builds(
+        Call,
+        callers,
+        st.lists(plans, min_size=1, max_size=4),
+        RETENTIONS,
+        is_resent=RARELY,
+        is_lost=RARELY,
+    )
+
+
+STEPS: st.SearchStrategy[Step] = st.one_of(
+    calls(st.just("owner"), COMMITS),
+    calls(CALLERS, st.one_of(COMMITS, EMITS, FAILS, BURIALS)),
+    st.builds(CallAgain, CALLERS, RARELY),
+    st.builds(Lease, WORKERS, st.sampled_from(["claim", "renew", "release"]), RARELY),
+    st.builds(Send, st.lists(MESSAGES, min_size=1, max_size=3)),
+)
