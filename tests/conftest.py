@@ -14,6 +14,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.register_profile(
-    "long", settings.get_profile("same"), derandomize=False, max_examples=10_000
+    "long", settings.get_profile("same"), derandomize=False, max_examples=2_000
 )
 settings.load_profile("same")

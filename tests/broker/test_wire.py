@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import zlib
@@ -175,6 +176,23 @@ def test_scope_ids_that_cannot_be_are_refused(scope: str):
 def test_scope_ids_may_be_anything_else():
     for scope in ("a", "a~", "x" * 512, "{a}", "a:b", "é" * 256, " "):
         assert check_scope_id(scope) == scope
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"m", b"i", b"n", b"s", b"a", b"z", b"e", b"zz"]),
+            st.binary(max_size=20)
+            | st.integers().map(lambda number: b"%d" % number)
+            | VALUES.map(lambda value: msgpack.packb(value)),
+        )
+    )
+)
+def test_what_is_no_reply_raises_a_value_error_and_nothing_else(fields: list[tuple[bytes, bytes]]):
+    """Anybody may append to a reply stream: its readers expect this one error."""
+    with contextlib.suppress(ValueError):
+        reply = read_reply(b"9-0", [part for pair in fields for part in pair])
+        assert reply.id == "9-0"
 
 
 def test_replies_are_read():
