@@ -55,6 +55,12 @@ class Config:
     backlog: int = _setting(100_000, "entries", "per partition; beyond, producers get BacklogFull")
     dedup_ttl_s: float = _setting(86_400.0, "seconds", "how long a message_id is remembered")
     max_attempts: int = _setting(5, "attempts", "then the message becomes a dead letter")
+    on_dead_letter: str = _setting(
+        "bury", "bury|hold", "after the last attempt: bury the message, or hold its scope"
+    )
+    probe_s: float = _setting(
+        5.0, "seconds", "a message suspected of killing processes runs alone so long; doubles"
+    )
     handler_timeout_s: float = _setting(0.0, "seconds", "a longer attempt fails; 0 never")
     retry_backoff_s: float = _setting(0.5, "seconds", "before the second attempt; doubles")
     retry_backoff_max_s: float = _setting(30.0, "seconds", "longest wait between attempts")
@@ -84,6 +90,8 @@ class Config:
             value = getattr(self, name)
             if value not in ("auto", "on", "off"):
                 raise ConfigError(f"{name} is {value!r}; it must be auto, on or off")
+        if self.on_dead_letter not in ("bury", "hold"):
+            raise ConfigError(f"on_dead_letter is {self.on_dead_letter!r}; it must be bury or hold")
         if self.lease_s < MIN_LEASE_S:
             raise ConfigError(f"lease_s is {self.lease_s:g}; it must be at least {MIN_LEASE_S:g}")
         if self.beat_s > self.lease_s / 3 + 1e-9:

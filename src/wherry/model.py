@@ -76,6 +76,26 @@ class Entry(NamedTuple):
     message_id: str = ""
 
 
+class AttemptsRow(NamedTuple):
+    """What is known of an entry that has failed before, or that may have killed a process.
+
+    Attributes:
+        attempts: attempts that failed.
+        not_before_unix_ms: by Redis' clock; earlier it is not tried again.
+        error: class and text of the last error.
+        crashes: unclean takeovers that found it first of its scope.
+        probe: token of the tenure in which it is run alone, "" while it is not.
+        is_held: it failed too often, and its scope waits for `retry` or `drop`.
+    """
+
+    attempts: int = 0
+    not_before_unix_ms: int = 0
+    error: str = ""
+    crashes: int = 0
+    probe: str = ""
+    is_held: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class BadEntry:
     """An input entry that cannot be handled, and why; it goes to the dead letters.

@@ -25,6 +25,7 @@ from .engine.leases import Balance
 from .errors import HandlerTimeout, ScopeClosed, StoreError, StoreRefused, StoreUnavailable
 from .hooks import Hooks
 from .model import Application, Message
+from .runtime.burials import Burials
 from .runtime.clock import Clock
 from .runtime.committer import Committer
 from .runtime.delivery import Delivery
@@ -37,7 +38,11 @@ from .runtime.lifespan import Lifespan
 from .runtime.loader import Loader
 from .runtime.membership import Membership
 from .runtime.outbox import Outbox
+from .runtime.parked import Parked
+from .runtime.pasts import Pasts
+from .runtime.policy import Gate
 from .runtime.pool import Pool
+from .runtime.probing import Probing
 from .runtime.reader import Reader, Reads
 from .runtime.renewal import Renewal, RenewalInLoop
 from .runtime.router import Router
@@ -74,6 +79,7 @@ class _Parts:
     renewal: Renewal | None
     handoff: HandOff
     leases: Leases
+    probing: Probing
 
 
 class Worker(StatelessServer):
@@ -179,6 +185,11 @@ class Worker(StatelessServer):
         self._tracked.on_overdue = self._overdue
         router = Router(config, window, self, committer, clock, hooks)
         loader.on_refill = router.refill
+        probing = Probing(config, self._pool, committer, loader.refill, self._set_gate, hooks)
+        settlement.settled = probing.look
+        burials = Burials(config, committer, self._tracked.attempt_of, hooks)
+        self._tracked.burials, self._tracked.gate = burials, None
+        router.pasts = Pasts(config, clock, committer, burials, probing)
         leases = self._build_leases(links, scripts, keys, meta)
         handoff = HandOff(self._pool, holdings, committer, leases, clock, hooks)
         renewal = None
@@ -193,6 +204,7 @@ class Worker(StatelessServer):
             config,
             {"host": socket.gethostname(), "pid": str(os.getpid()), "version": version("wherry")},
         )
+        duties.parked = Parked(leases, holdings, loader.refill)
         balance = Balance(self.worker_id, int(config.beat_s * 1000))
         return _Parts(
             committer=committer,
@@ -205,7 +217,11 @@ class Worker(StatelessServer):
             renewal=renewal,
             handoff=handoff,
             leases=leases,
+            probing=probing,
         )
+
+    def _set_gate(self, gate: Gate | None) -> None:
+        self._tracked.gate = gate
 
     def _overdue(self, lane: Lane, delivery: Delivery) -> None:
         if lane.is_open and lane.instance is not None and delivery in lane.instance.unfinished:
@@ -230,6 +246,7 @@ class Worker(StatelessServer):
             to_the_end = [
                 tasks.create_task(parts.committer.run(), name="committer"),
                 tasks.create_task(parts.loader.run(), name="loader"),
+                tasks.create_task(parts.probing.run(), name="probing"),
                 # Beside the checker, because that one may be overridden.
                 tasks.create_task(self._pool.failures.serve(self._tell), name="reporter"),
                 tasks.create_task(self.application_checker(), name="checker"),

@@ -10,11 +10,12 @@ import pytest
 
 from tests.e2e.rig import Notes, until
 from wherry import Config
+from wherry.broker.attempts import pack_row
 from wherry.broker.leases import Beat, Claimed
 from wherry.broker.wire import Meta
 from wherry.engine.leases import Balance
 from wherry.errors import StoreUnavailable
-from wherry.model import EntryId, Partition, Token
+from wherry.model import AttemptsRow, EntryId, Partition, Token
 from wherry.runtime.clock import Clock
 from wherry.runtime.holding import Holding, Holdings
 from wherry.runtime.membership import Membership
@@ -67,7 +68,8 @@ class Leases:
 
     async def attempts(self, partitions: Sequence[Partition]) -> list[dict[EntryId, bytes]]:
         await self._pass("attempts")
-        return [{EntryId("1-1"): b"row"} for _ in partitions]
+        row = pack_row(AttemptsRow(attempts=1))
+        return [{EntryId("1-1"): row} for _ in partitions]
 
     async def release(self, partition: Partition, token: Token) -> bool:
         self.released.append(partition)
@@ -134,7 +136,7 @@ async def test_free_partitions_are_claimed_with_their_attempts():
         await desk.membership.joined.wait()
         assert [one.partition for one in desk.holdings.all()].sort() is None
         assert len(desk.holdings) == 4
-        assert all(one.attempts == {"1-1": b"row"} for one in desk.holdings.all())
+        assert all(one.attempts == {"1-1": AttemptsRow(attempts=1)} for one in desk.holdings.all())
         await desk.end(running)
 
 

@@ -13,6 +13,7 @@ from wherry.runtime.delivery import Delivery
 from wherry.runtime.inbox import Item
 from wherry.runtime.instance import Instance
 from wherry.runtime.lane import Lane
+from wherry.runtime.policy import Gate
 from wherry.runtime.pool import Pool
 
 
@@ -52,6 +53,7 @@ class Recording:
         self.keys: dict[Lane, bytes] = {}
         self.prepared: Callable[[], None] = lambda: None
         self.gated: list[Lane] = []
+        self.gate: Gate | None = None
 
     def of(self, kind: str) -> list[Any]:
         return [what for one, what in self.log if one == kind]
@@ -100,6 +102,9 @@ class Recording:
     def interrupted(self, lane: Lane, delivery: Delivery) -> None:
         self.log.append(("interrupted", delivery.entry.message["number"]))
         lane.input_queue.put_back(delivery)
+
+    def abandoned(self, lane: Lane) -> None:
+        self.log.append(("abandoned", lane.scope_id))
 
     def ended(self, lane: Lane) -> None:
         self.log.append(("ended", lane.scope_id))

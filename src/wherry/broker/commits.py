@@ -93,6 +93,25 @@ class Fail:
 
 
 @dataclass(slots=True)
+class Hold:
+    """Write down that an entry waits to be retried or dropped, and tell those who wait for it.
+
+    Attributes:
+        attempt: ``<epoch>.<run>`` on the error reply: should the entry be retried, its answer
+            starts anew.
+    """
+
+    entry_id: EntryId
+    scope_id: ScopeId
+    row: bytes
+    reason: str
+    inbox: str = ""
+    first: int = 0
+    attempt: str = ""
+    size_bytes: int = 0
+
+
+@dataclass(slots=True)
 class Bury:
     """Finish an entry with an error and tell those who wait for its answer.
 
@@ -111,7 +130,7 @@ class Bury:
     is_kept: bool = True
 
 
-Operation = Commit | Emit | Fail | Bury
+Operation = Commit | Emit | Fail | Hold | Bury
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +235,11 @@ class _Encoder:
                 *("e", operation.number, operation.cause, scope, out, inbox or 0),
                 *(operation.attempt, operation.first, len(operation.replies)),
                 *operation.replies,
+            ]
+        if isinstance(operation, Hold):
+            return [
+                *("h", operation.entry_id, scope, operation.row, out, inbox or 0),
+                *(operation.first, operation.attempt, operation.reason),
             ]
         return [
             *("b", operation.entry_id, scope, out, inbox or 0, operation.first),

@@ -12,6 +12,8 @@ from .connect import Argument, Command, Link, Subscription
 from .scripts import Script, Scripts, run_many
 from .wire import PROTOCOL, Keys, Meta
 
+NO_TOKEN = Token("")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
@@ -21,13 +23,17 @@ class Claimed:
         partition: its number.
         token: names this tenure; every write must show it.
         is_unclean: the last owner did not release it.
+        is_again: and that not for the first time within ten minutes.
         last_id: newest entry of its stream when it was claimed, "0-0" if empty.
+        previous: token of the last owner if it left uncleanly.
     """
 
     partition: Partition
     token: Token
     is_unclean: bool
     last_id: EntryId
+    previous: Token = NO_TOKEN
+    is_again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +102,17 @@ class Leases:
             if isinstance(answer, Exception):
                 raise answer
             if answer[0] == 1:
-                _, token, is_unclean, last_id = cast("tuple[int, bytes, int, bytes]", answer)
+                _, token, is_unclean, last_id, previous = cast(
+                    "tuple[int, bytes, int, bytes, bytes]", answer
+                )
                 taken.append(
                     Claimed(
                         partition=partition,
                         token=Token(token.decode()),
-                        is_unclean=is_unclean == 1,
+                        is_unclean=is_unclean > 0,
+                        is_again=is_unclean == 2,
                         last_id=EntryId(last_id.decode()),
+                        previous=Token(previous.decode()),
                     )
                 )
         return taken
@@ -163,6 +173,11 @@ class Leases:
             flat = cast("list[bytes]", answer)
             rows.append({EntryId(flat[i].decode()): flat[i + 1] for i in range(0, len(flat), 2)})
         return rows
+
+    async def rows(self, partition: Partition, entry_ids: Sequence[EntryId]) -> list[bytes | None]:
+        """Rows of single entries of a partition, None where there is none."""
+        answer = await self._link.call("HMGET", self._keys.attempts(partition), *entry_ids)
+        return cast("list[bytes | None]", answer)
 
     async def listen(self) -> Subscription:
         """Subscribe to what is released and who leaves."""

@@ -71,6 +71,7 @@ def run(
     lease: o.Lease = None,
     drain_timeout: o.DrainTimeout = None,
     max_attempts: o.MaxAttempts = None,
+    on_dead_letter: o.OnDeadLetter = None,
     log_level: o.LogLevel = None,
     loop: o.Loop = None,
     factory: o.Factory = None,
@@ -79,8 +80,7 @@ def run(
 ) -> None:
     """Run a worker until it is stopped.
 
-    SIGTERM or Ctrl-C drains: no new messages, running ones finish. A second one hands back
-    at once what is unfinished; other workers take it up.
+    SIGTERM or Ctrl-C drains: no new messages, running ones finish. A second one hands back at once.
     """
     flags: dict[str, Value | None] = {
         "app": application,
@@ -95,6 +95,7 @@ def run(
         "lease_s": lease,
         "drain_timeout_s": drain_timeout,
         "max_attempts": max_attempts,
+        "on_dead_letter": on_dead_letter,
         "log_level": log_level,
         "loop": loop,
         "factory": factory,
@@ -104,8 +105,7 @@ def run(
         settings = _read(flags, set_)
         from .serve import serve
 
-        code = serve(settings, on_terminal=sys.stderr.isatty())
-        raise typer.Exit(code)
+        raise typer.Exit(serve(settings, on_terminal=sys.stderr.isatty()))
 
 
 @app.command()

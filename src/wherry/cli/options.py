@@ -45,6 +45,9 @@ Lifespan = Annotated[str | None, _option(help="auto, on or off.")]
 Lease = Annotated[float | None, _option(help="Seconds a dead worker's partitions stay shut.")]
 DrainTimeout = Annotated[float | None, _option(help="Seconds for running messages at the end.")]
 MaxAttempts = Annotated[int | None, _option(help="Then a message becomes a dead letter.")]
+OnDeadLetter = Annotated[
+    str | None, _option(help="After the last attempt: bury the message, or hold its scope.")
+]
 Loop = Annotated[str | None, _option(help="auto, asyncio or uvloop.")]
 Factory = Annotated[
     bool | None, _option("--factory/--no-factory", help="Call ATTRIBUTE to get the application.")

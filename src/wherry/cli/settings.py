@@ -36,6 +36,7 @@ _CHOICES = {
     "loop": ("auto", "asyncio", "uvloop"),
     "lifespan": ("auto", "on", "off"),
     "ack_mode": ("auto", "on", "off"),
+    "on_dead_letter": ("bury", "hold"),
 }
 _BOOLEANS = {"1": True, "true": True, "yes": True, "on": True} | {
     "0": False,

@@ -9,6 +9,7 @@ from ..config import Config
 from ..model import Partition, Token
 from .handoff import HandOff
 from .holding import Holding, Holdings
+from .parked import Parked
 from .pool import Pool
 from .renewal import Held
 from .settlement import Settlement
@@ -25,7 +26,11 @@ class Renewer(Protocol):
 
 
 class Duties:
-    """Implements `wherry.runtime.membership.Actions` and `wherry.runtime.reader.Gate`."""
+    """Implements `wherry.runtime.membership.Actions` and `wherry.runtime.reader.Gate`.
+
+    Attributes:
+        parked: scopes that wait to be released; set for each run.
+    """
 
     def __init__(
         self,
@@ -48,6 +53,7 @@ class Duties:
             config: limits of draining and idling.
             about: what never changes of the worker.
         """
+        self.parked: Parked
         self._pool = pool
         self._holdings = holdings
         self._settlement = settlement
@@ -82,6 +88,7 @@ class Duties:
             self._pool.end_idle(self._config.idle_timeout_s)
         held = [(one.partition, one.ledger.token) for one in self._holdings.all()]
         await self._renewer.look_after(tuple(held))
+        await self.parked.look()
 
     async def hand_off(self, holding: Holding) -> None:
         """Give one holding up in good order."""

@@ -16,7 +16,7 @@ from .clock import Clock
 from .committer import Committer
 from .delivery import Delivery
 from .holding import Holding, Holdings
-from .lane import Lane
+from .lane import Lane, LaneState
 from .pool import Pool
 
 FLUSH_AT_LEAST_S = 2.0
@@ -73,7 +73,12 @@ class HandOff:
         for lane in lanes:
             self._let_go(holding, lane)
             self._pool.end(lane, at_once=False)
-        leaving = [lane for lane in self._pool.leaving if _belongs(lane, holding)]
+        # What was abandoned may never end; it cannot send any more.
+        leaving = [
+            lane
+            for lane in self._pool.leaving
+            if _belongs(lane, holding) and lane.state is not LaneState.ABANDONED
+        ]
         until_s = self._clock.now_s() + limit_s
         await self._wait(leaving, until_s)
         if holding.is_lost:
@@ -85,7 +90,13 @@ class HandOff:
         stuck = [lane for lane in running if not lane.future.done()]
         if stuck:
             # It cannot send any more, so that others may have the partition.
-            self._avoid(holding, stuck)
+            for lane in stuck:
+                self._holdings.avoid(holding.partition, lane)
+            self._hooks.warn(
+                "an application does not end when it is cancelled; its partition is avoided",
+                partition=holding.partition,
+                count=len(stuck),
+            )
         try:
             async with asyncio.timeout(max(until_s - self._clock.now_s(), FLUSH_AT_LEAST_S)):
                 await self._committer.flush(holding)
@@ -94,25 +105,6 @@ class HandOff:
             self._give_up(holding, "what it did could not be written in time")
             return
         await self._release(holding)
-
-    def _avoid(self, holding: Holding, stuck: Sequence[Lane]) -> None:
-        """Instances do not end: this process shall not have their partition meanwhile."""
-        avoided, partition = self._holdings.avoided, holding.partition
-        avoided.add(partition)
-        waiting = {lane.future for lane in stuck}
-
-        def ended(future: asyncio.Future[None]) -> None:
-            waiting.discard(future)
-            if not waiting:
-                avoided.discard(partition)
-
-        for lane in stuck:
-            lane.future.add_done_callback(ended)
-        self._hooks.warn(
-            "an application does not end when it is cancelled; its partition is avoided",
-            partition=holding.partition,
-            count=len(stuck),
-        )
 
     def _give_up(self, holding: Holding, reason: str) -> None:
         """Leave a partition to the end of its lease."""

@@ -6,12 +6,14 @@ All of it is thrown away when the lease is lost: nothing here survives its tenur
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 from ..engine.deferred import Deferred
 from ..engine.ledger import Ledger
-from ..model import EntryId, Partition, ScopeId, partition_of
+from ..engine.suspects import Takeover
+from ..model import AttemptsRow, EntryId, Partition, ScopeId, partition_of
 from .lane import Lane
 
 
@@ -29,6 +31,8 @@ class Track:
         keys: packed scope keys of the instance.
         not_before_s: loop time before which it may not be tried again.
         refilling: deferred ids that are being fetched.
+        careful: so many of its entries are taken up one by one, each when nothing is under way.
+        is_parked: its head must wait; all ids of the scope stay deferred.
         settled: waiters for ``outstanding`` to become 0.
     """
 
@@ -41,7 +45,17 @@ class Track:
     keys: bytes = b""
     not_before_s: float = 0.0
     refilling: list[EntryId] | None = None
+    is_parked: bool = False
+    careful: int = 0
     settled: list[asyncio.Future[None]] = field(default_factory=lambda: [])
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no entry of the scope is in a lane's hand or not acknowledged."""
+        lane = self.lane
+        if self.outstanding or lane is None:
+            return not self.outstanding
+        return not lane.has_deliveries
 
     def acknowledge(self) -> None:
         """One operation is acknowledged."""
@@ -65,6 +79,35 @@ class Track:
 
 
 @dataclass(slots=True, eq=False)
+class Suspect:
+    """An entry that must be run alone; see `wherry.runtime.probing.Probing`.
+
+    Attributes:
+        holding: where it belongs.
+        scope_id: whose.
+        entry_id: the entry.
+        is_called: it may leave the deferred ids for a lane.
+        lane: the lane in which it waits for its turn, None while it does not.
+        turn: wakes that lane.
+    """
+
+    holding: Holding
+    scope_id: ScopeId
+    entry_id: EntryId
+    is_called: bool = False
+    lane: Lane | None = None
+    turn: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def row(self) -> AttemptsRow | None:
+        """What is written of it, None when it is finished or its partition is given up."""
+        holding = self.holding
+        if holding.is_lost or holding.suspects.get(self.entry_id) is not self:
+            return None
+        return holding.attempts.get(self.entry_id)
+
+
+@dataclass(slots=True, eq=False)
 class Holding:
     """One tenure of one partition.
 
@@ -72,7 +115,10 @@ class Holding:
         ledger: entries in hand.
         deferred: ids of hot scopes.
         tracks: scopes with a lane or with operations under way.
-        attempts: failed attempts of entries, as read when the partition was claimed.
+        attempts: what is written of entries that failed, or may have killed a process.
+        suspects: those that must be run alone.
+        held: heads of scopes that wait to be retried or dropped.
+        takeover: judges entries that an owner who left uncleanly may have had in hand.
         last_id: newest entry when it was claimed.
         is_lost: the lease is somebody else's, or was given up.
         emits: number of the last emit.
@@ -83,7 +129,10 @@ class Holding:
     last_id: EntryId
     deferred: Deferred = field(default_factory=Deferred)
     tracks: dict[ScopeId, Track] = field(default_factory=lambda: {})
-    attempts: dict[EntryId, Any] = field(default_factory=lambda: {})
+    attempts: dict[EntryId, AttemptsRow] = field(default_factory=lambda: {})
+    suspects: dict[EntryId, Suspect] = field(default_factory=lambda: {})
+    held: dict[EntryId, ScopeId] = field(default_factory=lambda: {})
+    takeover: Takeover | None = None
     is_lost: bool = False
     emits: int = 0
     runs: int = 0
@@ -100,6 +149,21 @@ class Holding:
             found = self.tracks[scope_id] = Track(self, scope_id)
         return found
 
+    def forget(self, entry_id: EntryId) -> None:
+        """An entry is finished, or gone: nothing is known of it any more."""
+        self.attempts.pop(entry_id, None)
+        self.suspects.pop(entry_id, None)
+        self.held.pop(entry_id, None)
+
+    def park(self, track: Track, entry_ids: Sequence[EntryId]) -> None:
+        """Keep only the ids of a scope's entries, those in hand before those that are fetched."""
+        ids = [*entry_ids, *(track.refilling or ())]
+        track.refilling = None
+        track.is_parked = True
+        for entry_id in ids:
+            self.ledger.forget(entry_id)
+        self.deferred.give_back(track.scope_id, ids)
+
     def drop_if_unused(self, track: Track) -> None:
         """Forget a track that has neither a lane nor anything under way."""
         is_used = track.lane or track.outstanding or track.refilling is not None
@@ -110,7 +174,7 @@ class Holding:
 class Holdings:
     """The partitions that this worker owns."""
 
-    __slots__ = ("_by_partition", "avoided", "changed", "partitions")
+    __slots__ = ("_by_partition", "_stuck", "avoided", "changed", "partitions")
 
     def __init__(self) -> None:
         """Own nothing.
@@ -120,6 +184,7 @@ class Holdings:
         this process must not claim, because an instance of theirs does not end.
         """
         self.avoided: set[Partition] = set()
+        self._stuck: dict[Partition, set[asyncio.Future[None]]] = {}
         self.partitions = 1
         self._by_partition: dict[Partition, Holding] = {}
         self.changed = asyncio.Event()
@@ -153,6 +218,18 @@ class Holdings:
         for track in holding.tracks.values():
             track.wake()
         self.changed.set()
+
+    def avoid(self, partition: Partition, lane: Lane) -> None:
+        """An instance does not end: this process shall not have its partition meanwhile."""
+        self.avoided.add(partition)
+        self._stuck.setdefault(partition, set()).add(lane.future)
+        lane.future.add_done_callback(partial(self._ended, partition))
+
+    def _ended(self, partition: Partition, future: asyncio.Future[None]) -> None:
+        stuck = self._stuck[partition]
+        stuck.discard(future)
+        if not stuck:
+            self.avoided.discard(partition)
 
     def in_flight(self) -> tuple[int, int]:
         """Entries in hand and their bytes."""

@@ -58,6 +58,11 @@ class Inbox:
         self._items.extendleft(reversed(before.drain()))
         self.passes = max(self.passes, before.passes)
 
+    @property
+    def has_deliveries(self) -> bool:
+        """Whether anything waits that user code has not put in by hand."""
+        return any(isinstance(item, Delivery) for item in self._items)
+
     def take(self) -> Item:
         """Take the oldest item.
 

@@ -163,6 +163,11 @@ class Lane(MutableMapping[str, Any]):
         return self.state is LaneState.OPEN
 
     @property
+    def has_deliveries(self) -> bool:
+        """Whether an entry waits in it or is being handled."""
+        return self.input_queue.has_deliveries or bool(self.instance and self.instance.unfinished)
+
+    @property
     def last_used(self) -> float:
         """Unix time of the last use, in seconds."""
         return self._last_used

@@ -26,9 +26,10 @@ class Loader:
     def __init__(self, link: Link, keys: Keys, window: Window, hooks: Hooks) -> None:
         """Use a link; take no more deferred entries in hand than the window has room for.
 
-        ``on_refill`` must be set before the first refill: it gets each fetched entry.
+        ``on_refill`` must be set before the first refill: it gets each fetched entry, and says
+        False if its scope is parked.
         """
-        self.on_refill: Callable[[Track, RawEntry], None]
+        self.on_refill: Callable[[Track, RawEntry], bool]
         self._link = link
         self._keys = keys
         self._window = window
@@ -49,9 +50,13 @@ class Loader:
         return await future
 
     def refill(self, track: Track) -> None:
-        """Fetch the next deferred entries of a scope."""
-        if track.refilling is None and not track.holding.is_lost:
+        """Fetch the next deferred entries of a scope that is not parked."""
+        if track.refilling is None and not track.is_parked and not track.holding.is_lost:
             most = max(1, min(REFILL_COUNT, self._window.free()))
+            if track.careful:
+                if not track.is_at_rest:
+                    return
+                track.careful, most = track.careful - 1, 1
             taken = track.holding.deferred.take(track.scope_id, most)
             if taken:
                 for entry_id in taken:
@@ -113,12 +118,17 @@ class Loader:
             ledger.forget(entry_id)
         _, most_bytes = self._window.limits(track.holding)
         for place, (entry_id, raw) in enumerate(zip(wanted, found, strict=True)):
-            if raw is not None:
+            if raw is None:
+                track.holding.forget(entry_id)
+            else:
                 if any(found[:place]) and ledger.in_flight_bytes >= most_bytes:
                     track.holding.deferred.give_back(track.scope_id, wanted[place:])
                     break
                 ledger.hold(entry_id, sum(map(len, raw[1])))
-                self.on_refill(track, raw)
+                if not self.on_refill(track, raw):
+                    ledger.forget(entry_id)
+                    track.holding.deferred.give_back(track.scope_id, wanted[place:])
+                    break
         if not any(found):
             # Nothing to wait for: no answer to a commit of theirs will ask for the next ones.
             self.refill(track)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from ..broker.attempts import read_row
 from ..broker.leases import Claimed, Leases
 from ..broker.wire import Meta
 from ..config import Config
 from ..engine.leases import Balance, Plan
 from ..engine.ledger import Ledger
+from ..engine.suspects import Takeover
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from ..hooks import Hooks
+from ..model import AttemptsRow, EntryId
 from .clock import Clock
 from .holding import Holding, Holdings
 
@@ -132,10 +135,11 @@ class Membership:
         self.joined.set()
         if self.is_stopping:
             return self._config.beat_s
-        for holding in self._idlest(plan.shed):
+        leaving = [*self._avoided(), *self._idlest(plan.shed)]
+        for holding in leaving:
             holding.ledger.is_draining = True
             tasks.create_task(self._actions.hand_off(holding), name=f"hand-off:{holding.partition}")
-        if plan.shed:
+        if leaving:
             self._holdings.changed.set()
         return self._wait_s(plan)
 
@@ -157,8 +161,19 @@ class Membership:
             return self._config.beat_s
         return min(self._config.beat_s, plan.next_expiry_ms / 1000 + EXPIRY_MARGIN_S)
 
+    def _avoided(self) -> Sequence[Holding]:
+        """Those in which an instance does not end: elsewhere its scope need not wait for it."""
+        held = self._holdings.all()
+        avoided = self._holdings.avoided
+        return [one for one in held if one.partition in avoided and not one.ledger.is_draining]
+
     def _idlest(self, count: int) -> Sequence[Holding]:
-        held = [one for one in self._holdings.all() if not one.ledger.is_draining]
+        avoided = self._holdings.avoided
+        held = [
+            one
+            for one in self._holdings.all()
+            if not one.ledger.is_draining and one.partition not in avoided
+        ]
         return sorted(held, key=lambda one: (one.ledger.in_flight, -one.partition))[:count]
 
     async def _claim(self, plan: Plan) -> None:
@@ -183,9 +198,31 @@ class Membership:
         if self.is_stopping:
             await self._let_go(claimed)
             return
-        for one, attempts in zip(claimed, rows, strict=True):
+        for one, packed in zip(claimed, rows, strict=True):
             ledger = Ledger(partition=one.partition, token=one.token)
-            self._holdings.add(Holding(ledger, one.last_id, attempts=dict(attempts)))
+            attempts = self._read_rows(packed)
+            takeover = self._judge(one, attempts) if one.is_unclean else None
+            self._holdings.add(Holding(ledger, one.last_id, attempts=attempts, takeover=takeover))
             self._hooks.detail("partition claimed", partition=one.partition, epoch=ledger.epoch)
         if claimed:
             await self._actions.held_changed()
+
+    def _read_rows(self, packed: Mapping[EntryId, bytes]) -> dict[EntryId, AttemptsRow]:
+        rows: dict[EntryId, AttemptsRow] = {}
+        for entry_id, one in packed.items():
+            row = read_row(one)
+            if row is None:
+                self._hooks.warn("an attempts row cannot be read", entry=entry_id)
+            else:
+                rows[entry_id] = row
+        return rows
+
+    def _judge(self, claimed: Claimed, rows: Mapping[EntryId, AttemptsRow]) -> Takeover:
+        """The last owner died, or stalled: it may have been one of the messages it had in hand."""
+        return Takeover(
+            previous=claimed.previous,
+            last_id=claimed.last_id,
+            most=self._config.in_flight_per_partition,
+            is_again=claimed.is_again,
+            was_probing=any(row.probe == claimed.previous for row in rows.values()),
+        )

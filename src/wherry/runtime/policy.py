@@ -11,8 +11,34 @@ from .instance import Instance
 from .lane import Lane
 
 
+class Gate(Protocol):
+    """Says when lanes may start, while some must run alone; see `wherry.runtime.probing`."""
+
+    def admits(self, lane: Lane, item: Item) -> bool:
+        """Whether a lane may start on an item now; if not, it is woken later."""
+        ...
+
+    async def enter(self, lane: Lane) -> None:
+        """Return when a lane may call the application."""
+        ...
+
+    def look(self) -> None:
+        """Something has come to rest."""
+        ...
+
+    def ended(self, lane: Lane) -> None:
+        """A lane's task is done."""
+        ...
+
+
 class Policy(Protocol):
-    """What differs between a bare server and a worker; see `Untracked`."""
+    """What differs between a bare server and a worker; see `Untracked`.
+
+    Attributes:
+        gate: None as long as every lane may start.
+    """
+
+    gate: Gate | None
 
     def created(self, lane: Lane) -> None:
         """A lane was made; its task starts in the next turn of the loop."""
@@ -58,9 +84,15 @@ class Policy(Protocol):
         """A lane's task is done."""
         ...
 
+    def abandoned(self, lane: Lane) -> None:
+        """A lane was cancelled and its task is not done in time; it may never be."""
+        ...
+
 
 class Untracked:
     """The policy of a bare server: messages are in memory and tried once."""
+
+    gate: Gate | None = None
 
     def created(self, lane: Lane) -> None:
         """Nothing to do."""
@@ -99,4 +131,7 @@ class Untracked:
         """Nothing to do."""
 
     def ended(self, lane: Lane) -> None:
+        """Nothing to do."""
+
+    def abandoned(self, lane: Lane) -> None:
         """Nothing to do."""

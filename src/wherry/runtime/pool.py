@@ -107,10 +107,9 @@ class Pool:
         if current is not None and current.is_called_with(scope):
             return current
         candidates = [*([current] if current else ()), *self._leaving.of(scope_id)]
-        for lane in candidates:
-            if lane.is_called_with(scope):
-                return lane
-        return next((lane for lane in candidates if lane.instance is not None), None)
+        named = (lane for lane in candidates if lane.is_called_with(scope))
+        called = (lane for lane in candidates if lane.instance is not None)
+        return next(named, None) or next(called, None)
 
     def used(self, lane: Lane) -> None:
         """See `wherry.runtime.lane.Host`."""
@@ -123,11 +122,9 @@ class Pool:
 
     def end_oldest(self) -> bool:
         """End the least recently used idle lane; False if none is idle."""
-        lane = self._idle.oldest()
-        if lane is None:
-            return False
-        self.end(lane)
-        return True
+        if (lane := self._idle.oldest()) is not None:
+            self.end(lane)
+        return lane is not None
 
     def _evict(self) -> bool:
         """End an idle lane the way user code may have overridden; False if none is idle."""
@@ -198,6 +195,7 @@ class Pool:
                 scope=str(lane.scope_id),
                 duration_s=self.end_timeout_s,
             )
+            self._policy.abandoned(lane)
             self._room.leave(lane)
             self._make_room()
 
@@ -265,6 +263,8 @@ class Pool:
 
     def begin(self, lane: Lane, item: Item) -> bool:
         """See `wherry.runtime.lane.Host`."""
+        if (gate := self._policy.gate) is not None and not gate.admits(lane, item):
+            return False
         return self._policy.fits(lane, item) and (lane.is_busy or self._policy.begin(lane))
 
     def idled(self, lane: Lane) -> None:

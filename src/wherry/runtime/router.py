@@ -7,11 +7,10 @@ has no room for is deferred.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
 
 from ..broker.commits import Bury
 from ..broker.streams import RawEntry
-from ..broker.wire import read_entry, unpack
+from ..broker.wire import read_entry
 from ..config import Config
 from ..hooks import Hooks
 from ..model import BadEntry, Entry, EntryId, ScopeId
@@ -19,6 +18,7 @@ from .clock import Clock
 from .committer import Committer
 from .delivery import Delivery, expiry_of, has_expired
 from .holding import Holding, Track
+from .pasts import Fate, Pasts
 from .pool import Face
 from .window import Window
 
@@ -35,7 +35,8 @@ class Router:
         clock: Clock,
         hooks: Hooks,
     ) -> None:
-        """Route into the lanes behind ``face``."""
+        """Route into the lanes behind ``face``; ``pasts`` must be set before the first entry."""
+        self.pasts: Pasts
         self._config = config
         self._window = window
         self._face = face
@@ -69,7 +70,9 @@ class Router:
             holding.deferred.add(entry.scope_id, entry.id)
             return
         holding.ledger.hold(entry.id, entry.size_bytes)
-        self.deliver(track, entry)
+        if not self.deliver(track, entry):
+            holding.ledger.forget(entry.id)
+            holding.deferred.add(entry.scope_id, entry.id)
 
     def _is_hot(self, holding: Holding, track: Track) -> bool:
         if track.refilling is not None or (
@@ -79,45 +82,48 @@ class Router:
         lane = track.lane
         return lane is not None and len(lane.input_queue) >= self._config.scope_waiting
 
-    def refill(self, track: Track, raw: RawEntry) -> None:
-        """Take an entry whose id was deferred; the ledger holds it already."""
+    def refill(self, track: Track, raw: RawEntry) -> bool:
+        """Take an entry whose id was deferred; the ledger holds it already.
+
+        Returns:
+            False if it must be deferred again.
+        """
         entry = read_entry(track.holding.partition, raw[0], raw[1], self._config.message_bytes)
         if isinstance(entry, BadEntry):
             self._bury(track.holding, entry)
-        else:
-            self.deliver(track, entry)
+            return True
+        return self.deliver(track, entry)
 
-    def deliver(self, track: Track, entry: Entry) -> None:
-        """Put an entry into its lane's inbox, unless it has expired."""
-        if entry.expires_unix_ms and has_expired(entry, self._clock.redis_ms()):
+    def deliver(self, track: Track, entry: Entry) -> bool:
+        """Put an entry into its lane's inbox, unless it has expired or is given up.
+
+        Returns:
+            False if it must wait among the deferred ids.
+        """
+        holding = track.holding
+        if (
+            entry.expires_unix_ms
+            and has_expired(entry, self._clock.redis_ms())
+            and not self.pasts.is_held(holding, entry.id)
+        ):
             self._committer.put(track, expiry_of(entry))
-            return
+            return True
         delivery = Delivery(entry, is_streamed=entry.mark == 2)
-        row = track.holding.attempts.get(entry.id) if track.holding.attempts else None
-        if row is not None:
-            self._resume(track, delivery, row)
+        if holding.attempts or holding.takeover is not None:
+            fate = self.pasts.resume(track, delivery)
+            if fate is not Fate.DELIVER:
+                return fate is Fate.FINISH
         lane = track.lane
         if lane is not None and lane.is_open:
             lane.input_queue.put_nowait(delivery)
-            return
+            return True
         scope = {
             "type": "channel",
             "channel": self._config.channel,
             "scope_id": entry.scope_id,
         }
         self._face.get_or_create_application_instance(entry.scope_id, scope).put_nowait(delivery)
-
-    def _resume(self, track: Track, delivery: Delivery, packed: bytes) -> None:
-        """Go on counting where the last owner stopped."""
-        try:
-            row = cast("dict[str, Any]", unpack(packed))
-            delivery.attempt = int(row["attempts"]) + 1
-            wait_s = (int(row["not_before"]) - self._clock.redis_ms()) / 1000
-        except (ValueError, KeyError, TypeError):
-            self._hooks.warn("an attempts row cannot be read", entry=delivery.entry.id)
-            return
-        wait_s = min(wait_s, self._config.retry_backoff_max_s)
-        track.not_before_s = max(track.not_before_s, self._clock.now_s() + wait_s)
+        return True
 
     def _bury(self, holding: Holding, entry: BadEntry) -> None:
         self._hooks.warn(

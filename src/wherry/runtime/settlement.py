@@ -25,6 +25,7 @@ class Settlement:
     Attributes:
         committer: set once it exists; the two need each other.
         refill: fetches deferred entries of a scope; set once the loader exists.
+        settled: called after each call's results, and when a partition is lost; the same.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Settlement:
         self._refill_below = max(1, scope_waiting // 2)
         self.committer: Committer
         self.refill: Callable[[Track], None]
+        self.settled: Callable[[], None]
         self._holdings = holdings
         self._pool = pool
         self._reads = reads
@@ -63,6 +65,7 @@ class Settlement:
         self._holdings.changed.set()
         if odd:
             self._settle_odd(holding, odd)
+        self.settled()
 
     def _tell(self, holding: Holding, operation: Bury) -> None:
         self._hooks.warn(
@@ -138,7 +141,8 @@ class Settlement:
 
     def _finish(self, holding: Holding, entry_id: EntryId) -> None:
         holding.ledger.finish(entry_id, self._reads.sent, self._reads.answered)
-        holding.attempts.pop(entry_id, None)
+        if holding.attempts:
+            holding.forget(entry_id)
 
     def _rest(self, track: Track) -> None:
         """Something of a scope is acknowledged: it may have room, or be idle now."""
@@ -168,6 +172,7 @@ class Settlement:
                     lane.instance.unfinished = []
                 self._pool.end(lane)
         self._holdings.changed.set()
+        self.settled()
 
 
 def _entry_of(operation: Operation) -> dict[EntryId, str]:

@@ -12,13 +12,15 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-from ..broker.commits import Bury, Commit, Fail, StateChange
+from ..broker.attempts import pack_row
+from ..broker.commits import Commit, Fail, StateChange
 from ..broker.wire import pack, read_body, unpack
 from ..config import Config
 from ..errors import MessageError, StoreError
 from ..hooks import Hooks
-from ..model import Message, ScopeId
+from ..model import AttemptsRow, Message, ScopeId
 from .asgi import ASGI_VERSIONS
+from .burials import Burials
 from .clock import Clock
 from .committer import Committer
 from .delivery import Delivery, expiry_of, has_expired
@@ -27,6 +29,7 @@ from .inbox import Item
 from .instance import Instance
 from .lane import Lane
 from .outbox import tell_of_long_holding
+from .policy import Gate
 
 ERROR_BYTES = 2048
 
@@ -45,6 +48,8 @@ class Tracked:
     Attributes:
         committer: set for each run, before the first partition is claimed.
         states: the same.
+        burials: gives up what failed too often; the same.
+        gate: says when lanes may start, while a suspect must run alone.
         on_overdue: fails an attempt that takes longer than ``handler_timeout_s``; the same.
         lifespan_state: what the application put into its lifespan's state.
     """
@@ -53,6 +58,8 @@ class Tracked:
         """Work on the worker's holdings."""
         self.committer: Committer
         self.states: States
+        self.burials: Burials
+        self.gate: Gate | None = None
         self.on_overdue: Callable[[Lane, Delivery], None]
         self.lifespan_state: dict[str, Any] = {}
         self._config = config
@@ -91,6 +98,8 @@ class Tracked:
     def rest(self, lane: Lane) -> bool:
         """Whether a resting lane may be ended: nothing of its scope is under way."""
         track = cast("Track | None", lane.tracking)
+        if self.gate is not None:
+            self.gate.look()
         return track is None or not track.outstanding
 
     def idled(self, lane: Lane) -> None:
@@ -111,8 +120,11 @@ class Tracked:
         track = cast("Track | None", lane.tracking)
         self._holdings.changed.set()  # it was admitted: others may be, too
         if track is None or track.holding.is_lost:
-            _drop_deliveries(lane)
+            _take_deliveries(lane)  # they are in the stream of a partition that is not ours
             return Instance(lane, lane.scope)
+        if track.outstanding and track.holding.attempts:
+            # What is counted against its head is in Redis before that starts.
+            await track.wait_settled()
         pause_s = track.not_before_s - self._clock.now_s()
         if pause_s > 0:
             await asyncio.sleep(pause_s)
@@ -126,6 +138,9 @@ class Tracked:
                 scope["durable"] = await self._load(track)
             except (StoreError, ValueError) as error:
                 refusal = error
+        if self.gate is not None:
+            await self.gate.enter(lane)
+            self._expire(lane, track)
         return Instance(lane, scope, acks=self._config.ack_mode == "on", refusal=refusal)
 
     async def _load(self, track: Track) -> dict[str, Any]:
@@ -233,28 +248,22 @@ class Tracked:
         track = cast("Track", lane.tracking)
         entry, reason = delivery.entry, _reason(error)
         if delivery.attempt >= self._config.max_attempts:
-            trace = _trace(error)
-            operation = Bury(
-                entry.id,
-                entry.scope_id,
-                reason,
-                trace,
-                delivery.attempt,
-                entry.inbox,
-                delivery.emitted,
-                len(reason) + len(trace) + entry.size_bytes,
-            )
-            self.committer.put(track, operation)
+            self.burials.give_up(track, delivery, reason, _trace(error))
+            if track.is_parked:
+                waiting = [delivery, *_take_deliveries(lane)]
+                track.holding.park(track, [one.entry.id for one in waiting])
             return False
         backoff_s = self._backoff_s(delivery.attempt)
         track.not_before_s = self._clock.now_s() + backoff_s
-        row = {
-            "attempts": delivery.attempt,
-            "not_before": self._clock.redis_ms() + int(backoff_s * 1000),
-            "error": reason,
-        }
-        packed = track.holding.attempts[entry.id] = pack(row, "attempt")
-        self.committer.put(track, Fail(entry.id, entry.scope_id, packed, 256))
+        before = track.holding.attempts.get(entry.id) or AttemptsRow()
+        row = track.holding.attempts[entry.id] = before._replace(
+            attempts=delivery.attempt,
+            not_before_unix_ms=self._clock.redis_ms() + int(backoff_s * 1000),
+            error=reason,
+            probe="",
+        )
+        operation = Fail(entry.id, entry.scope_id, pack_row(row), len(reason) + 256)
+        self.committer.put(track, operation)
         delivery.begin_anew()
         delivery.attempt += 1
         return True
@@ -278,15 +287,30 @@ class Tracked:
         if track is not None and track.lane is lane:
             track.lane = None
             track.holding.drop_if_unused(track)
+        if self.gate is not None:
+            self.gate.ended(lane)
         # It may have been let in, and have ended before it began.
         self._open_gate()
 
+    def abandoned(self, lane: Lane) -> None:
+        """Its partition is for another process, where the scope need not wait for this lane."""
+        track = cast("Track | None", lane.tracking)
+        if track is not None:
+            self._holdings.avoid(track.holding.partition, lane)
+        if lane.is_busy:
+            lane.is_busy = False
+            self.idled(lane)
+        if self.gate is not None:
+            self.gate.look()
 
-def _drop_deliveries(lane: Lane) -> None:
-    """They are in the stream of a partition that is not ours any more."""
-    for item in lane.input_queue.drain():
+
+def _take_deliveries(lane: Lane) -> list[Delivery]:
+    """Take what is in a stream out of an inbox; what user code has put there by hand stays."""
+    items = lane.input_queue.drain()
+    for item in items:
         if not isinstance(item, Delivery):
             lane.input_queue.put_nowait(item)
+    return [item for item in items if isinstance(item, Delivery)]
 
 
 def _reason(error: BaseException) -> str:

@@ -7,6 +7,7 @@
 --   commit: 'c' id scope out inbox state [action expected bytes] end first count message...
 --   emit:   'e' number id scope out inbox attempt first count message...
 --   fail:   'f' id scope row
+--   hold:   'h' id scope row out inbox first attempt error
 --   bury:   'b' id scope out inbox first error traceback attempts kept
 --           (kept '0': not to the dead letters)
 -- out, inbox, state: number of a key, 0 without. action: '' unchanged, 's' set, 'd' delete.
@@ -57,6 +58,11 @@ local function append(out, inbox, ...)
     redis.call('XADD', KEYS[inbox], '*', ...)
     touched[inbox] = true
   end
+end
+
+-- An error reply must not fail what it tells of: where it cannot be written it is left out.
+local function tell(out, inbox, ...)
+  append(usable(out, 'stream') and out or 0, usable(inbox, 'stream') and inbox or 0, ...)
 end
 
 local function problem(out, inbox)
@@ -186,6 +192,22 @@ local function fail()
   return 1
 end
 
+-- As fail; and who waits for the answer is told that it does not come by itself.
+local function hold()
+  local id, scope, row, out, inbox = take(), take(), take(), number(), number()
+  local first, attempt, reason = take(), take(), take()
+  if void[scope] then
+    return -1
+  end
+  if #redis.call('XRANGE', KEYS[1], id, id) == 0 or redis.call('HGET', KEYS[3], id) == row then
+    return 0
+  end
+  redis.call('HSET', KEYS[3], id, row)
+  has_attempts = true
+  tell(out, inbox, 'i', id, 'n', first, 's', scope, 'a', attempt, 'e', reason)
+  return 1
+end
+
 local function bury()
   local id, scope, out, inbox, first = take(), take(), number(), number(), take()
   local reason, traceback, attempts, is_kept = take(), take(), take(), take() == '1'
@@ -206,17 +228,11 @@ local function bury()
   if is_kept then
     redis.call('XADD', KEYS[4], '*', unpack(letter))
   end
-  if not usable(out, 'stream') then
-    out = 0
-  end
-  if not usable(inbox, 'stream') then
-    inbox = 0
-  end
-  append(out, inbox, 'i', id, 'n', first, 's', scope, 'e', reason)
+  tell(out, inbox, 'i', id, 'n', first, 's', scope, 'e', reason)
   return 1
 end
 
-local operations = {c = commit, e = emit, f = fail, b = bury}
+local operations = {c = commit, e = emit, f = fail, h = hold, b = bury}
 while at <= #ARGV do
   answers[#answers + 1] = operations[take()]()
 end
