@@ -24,7 +24,7 @@ from .errors import (
     WherryError,
     WrongLoop,
 )
-from .model import Reply, Restarted
+from .model import DeadLetter, Reply, Restarted
 from .runtime.consumers import acknowledging
 from .runtime.server import StatelessServer
 from .worker import Worker
@@ -36,6 +36,7 @@ __all__ = [
     "ClientClosed",
     "Config",
     "ConfigError",
+    "DeadLetter",
     "Envelope",
     "HandlerTimeout",
     "MessageError",

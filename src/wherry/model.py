@@ -165,6 +165,39 @@ class Restarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A message that was given up, or that holds its scope.
+
+    Attributes:
+        partition: where it lies.
+        letter_id: its id there, by which it is replayed or dropped; of a held one the entry's.
+        entry_id: of the input entry.
+        scope_id: whom it was for, "" if that cannot be read.
+        message: the event; None if it cannot be read.
+        error: class and text of the error.
+        traceback: of the application; "" if it never came so far.
+        attempts: how often it was tried.
+        died_unix_ms: when it was given up, by Redis' clock; 0 for a held one.
+        headers: its headers.
+        original_id: the id that it had before it was replayed for the first time, or "".
+        fields: all fields of the entry as they were written, packed.
+    """
+
+    partition: Partition
+    letter_id: EntryId
+    entry_id: EntryId
+    scope_id: ScopeId
+    message: Message | None
+    error: str
+    traceback: str
+    attempts: int
+    died_unix_ms: int
+    headers: Mapping[str, Any]
+    original_id: str
+    fields: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
     """A message on its way in: what a producer hands to the broker.
 

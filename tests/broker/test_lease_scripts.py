@@ -96,6 +96,38 @@ async def test_lease_that_ran_out_is_taken_as_unclean(store: Store):
         assert claimed.is_unclean
 
 
+async def test_unclean_claim_names_the_tenure_that_ended_so(store: Store):
+    async with unclaimed(store) as held:
+        (first,) = await held.leases("a").claim([ZERO])
+        assert (first.is_unclean, first.is_again, first.previous) == (False, False, "")
+        await held.link.call("HSET", held.keys.lease(ZERO), "expiry", "1")
+        (second,) = await held.leases("b").claim([ZERO])
+        assert (second.is_unclean, second.is_again, second.previous) == (True, False, first.token)
+        await held.link.call("HSET", held.keys.lease(ZERO), "expiry", "1")
+        (third,) = await held.leases("c").claim([ZERO])
+        assert (third.is_unclean, third.is_again, third.previous) == (True, True, second.token)
+        await held.leases("c").release(ZERO, third.token)
+        (last,) = await held.leases("d").claim([ZERO])
+        assert (last.is_unclean, last.is_again, last.previous) == (False, False, "")
+
+
+async def test_who_claims_its_own_lease_again_did_not_die(store: Store):
+    async with unclaimed(store) as held:
+        await held.leases("a").claim([ZERO])
+        (again,) = await held.leases("a").claim([ZERO])
+        assert (again.is_unclean, again.previous) == (False, "")
+
+
+async def test_unclean_takeovers_long_apart_are_not_a_series(store: Store):
+    async with unclaimed(store) as held:
+        await held.leases("a").claim([ZERO])
+        long_ago = {"expiry": "1", "unclean": "1"}
+        for name, value in long_ago.items():
+            await held.link.call("HSET", held.keys.lease(ZERO), name, value)
+        (claimed,) = await held.leases("b").claim([ZERO])
+        assert (claimed.is_unclean, claimed.is_again) == (True, False)
+
+
 async def test_lease_runs_out_by_the_servers_clock(any_server: Server):
     async with unclaimed(open_store(any_server.url)) as held:
         await held.leases("a", ttl_ms=150).claim([ZERO])

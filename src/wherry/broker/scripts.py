@@ -54,7 +54,9 @@ class Scripts:
     at its limit; servers before 7.0 and the store in memory do not know the flag.
     """
 
-    __slots__ = ("beat", "claim", "commit", "release", "renew", "send", "survey")
+    __slots__ = (
+        "beat", "claim", "commit", "release", "renew", "replay", "send", "survey", "unhold"
+    )  # fmt: skip
 
     def __init__(self, *, allow_oom: bool = True, memory: bool = False) -> None:
         """Read the scripts.
@@ -72,6 +74,8 @@ class Scripts:
         self.renew = Script(head + clock + _read("renew"))
         self.survey = Script(head + clock + _read("survey"))
         self.send = Script(_read("send"))
+        self.replay = Script(_read("replay"))
+        self.unhold = Script(_read("unhold"))
 
 
 async def fit_scripts(link: Link, *, memory: bool) -> Scripts:

@@ -29,6 +29,7 @@ from ..errors import MessageError, RequestTimeout
 from ..model import EntryId, Message, Outgoing, Reply, Restarted
 from .asking import Asking
 from .bulk import Item, send_many
+from .deadletters import DeadLetters
 from .envelope import Envelope, RequestOptions, SendOptions, pack_envelope
 from .followers import Followers
 from .inbox import Inbox
@@ -51,9 +52,12 @@ class Client:
     ``in_flight_bytes`` (messages that wait to be written, and replies that wait to be taken for
     one request), ``reply_length``, ``reply_ttl_s``, ``block_s`` and ``socket_timeout_s``. Give it
     the workers' values where those differ from the defaults.
+
+    Attributes:
+        dead_letters: what workers have given up; see `DeadLetters`.
     """
 
-    __slots__ = ("_followers", "_inbox", "_sender", "_session")
+    __slots__ = ("_followers", "_inbox", "_sender", "_session", "dead_letters")
 
     def __init__(
         self,
@@ -83,6 +87,7 @@ class Client:
         self._sender = Sender(self._session)
         self._inbox = Inbox(self._session, self._sender)
         self._followers = Followers(self._session)
+        self.dead_letters = DeadLetters(self._session)
 
     async def send(
         self, scope_id: str, message: Mapping[str, Any], **options: Unpack[SendOptions]

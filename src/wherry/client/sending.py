@@ -214,7 +214,7 @@ class Sender:
         try:
             answers = await send_entries(
                 opened.link,
-                opened.send,
+                opened.scripts.send,
                 self._session.keys,
                 {partition: [slot.entry for slot in slots] for partition, slots in chosen.items()},
                 backlog=config.backlog,

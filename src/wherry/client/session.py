@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ..broker.connect import Link, Store, open_store
-from ..broker.scripts import Script, Scripts
+from ..broker.scripts import Scripts
 from ..broker.streams import open_namespace, read_partition_count
 from ..broker.wire import Keys
 from ..config import Config
@@ -28,13 +28,13 @@ class Opened:
     Attributes:
         store: for further links.
         link: for short commands of every kind.
-        send: the script that appends entries.
+        scripts: those that a client runs.
         partitions: count of the namespace.
     """
 
     store: Store
     link: Link
-    send: Script
+    scripts: Scripts
     partitions: int
 
     def partition_of(self, scope_id: str) -> Partition:
@@ -179,7 +179,7 @@ class Session:
             Opened(
                 store=store,
                 link=link,
-                send=Scripts(memory=store.is_memory).send,
+                scripts=Scripts(memory=store.is_memory),
                 partitions=meta.partitions,
             )
         )

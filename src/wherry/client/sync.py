@@ -16,6 +16,7 @@ from .background import Background
 from .bulk import Item
 from .client import Client
 from .envelope import RequestOptions, SendOptions
+from .sync_deadletters import SyncDeadLetters
 
 _EXIT_S = 2.0
 _clients: weakref.WeakSet[SyncClient] = weakref.WeakSet()
@@ -53,6 +54,11 @@ class SyncClient:
         self._background: Background | None = None
         self._is_closed = False
         _clients.add(self)
+
+    @property
+    def dead_letters(self) -> SyncDeadLetters:
+        """What workers have given up."""
+        return SyncDeadLetters(self._open)
 
     def send(
         self, scope_id: str, message: Mapping[str, Any], **options: Unpack[SendOptions]

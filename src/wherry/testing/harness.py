@@ -13,10 +13,9 @@ from ..client.client import Client
 from ..client.envelope import RequestOptions, SendOptions
 from ..config import Config
 from ..errors import ApplicationError, ConfigError, HarnessError, MessageFailed, RequestTimeout
-from ..model import Application, EntryId, Message, Reply, Restarted
+from ..model import Application, DeadLetter, EntryId, Message, Reply, Restarted
 from ..runtime.frameworks import check_framework
 from .failures import Failure, Failures
-from .look import DeadLetter
 from .loop import check_thread
 from .scene import Scene
 
