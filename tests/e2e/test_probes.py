@@ -24,6 +24,7 @@ class Busy:
     Attributes:
         running: scopes at work, in the order in which they began.
         begun: every scope that began, in order.
+        called: scopes in the order in which the application was called for them.
         together: the most that were at work at a time while a suspect was.
     """
 
@@ -31,6 +32,7 @@ class Busy:
         self.suspects = set(suspects)
         self.running: list[str] = []
         self.begun: list[str] = []
+        self.called: list[str] = []
         self.together = 0
         self.gates: dict[str, asyncio.Event] = {}
 
@@ -43,6 +45,7 @@ class Busy:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         name = scope["scope_id"]
+        self.called.append(name)
         while True:
             message = await receive()
             self.running.append(name)
@@ -141,6 +144,7 @@ async def test_nothing_starts_beside_a_suspect_and_all_goes_on_behind_it(redis_u
             await until(lambda: worker._holdings.in_flight()[0] == 4)
             await asyncio.sleep(0.1)
             assert app.running == ["bad"]
+            assert app.called == ["a", "bad"]
             app.let("a", "b", "bad")
             await seen.drained()
         assert app.together == 1
