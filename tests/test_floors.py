@@ -19,7 +19,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "wherry"
 TASKS_ALLOWED: dict[tuple[str, str], str] = {
     ("client/tasks.py", "create_task"): "the supervisor of a client's own tasks: a client is lazy"
     " and may live without a context, so it has no scope to nest them in",
-    ("runtime/pool.py", "create_task"): "the supervisor of application tasks: an instance is asked"
+    ("runtime/lane.py", "create_task"): "the supervisor of application tasks: an instance is asked"
     " for synchronously, outlives whoever asked, and is ended by the pool",
     ("runtime/lifespan.py", "create_task"): "one application call that lives from the entry of"
     " an async context to its exit, which ends and awaits it",

@@ -44,7 +44,8 @@ def id_key(entry_id: str) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
-class Entry(NamedTuple):
+@dataclass(slots=True)
+class Entry:
     """One input entry, decoded.
 
     Attributes:

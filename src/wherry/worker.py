@@ -158,6 +158,8 @@ class Worker(StatelessServer):
             async with Lifespan(self.application, self._config, self._hooks) as lifespan:
                 self._tracked.lifespan_state = lifespan.state
                 parts = self._parts = self._build(links, scripts, keys, meta)
+                if not self._is_overridden("application_send"):
+                    self._tracked.outlet = parts.outbox.take
                 self._started.set()
                 await self._serve(parts)
         except BaseExceptionGroup as group:
@@ -166,24 +168,29 @@ class Worker(StatelessServer):
             for holding in self._holdings.all():
                 self._holdings.remove(holding)
             await self._end()
-            self._parts = None
+            self._parts = self._tracked.outlet = None
             self._started.clear()
             self._stop.clear()
             await links.aclose()
 
+    def _is_overridden(self, name: str) -> bool:
+        """Whether user code has put a method of its own in place of one of ours."""
+        return name in vars(self) or getattr(type(self), name) is not getattr(Worker, name)
+
     def _build(self, links: _Links, scripts: Scripts, keys: Keys, meta: Meta) -> _Parts:
         config, holdings, hooks, clock = self._config, self._holdings, self._hooks, self._clock
+        clock.start()
         reads = Reads()
         settlement = Settlement(holdings, self._pool, reads, hooks, config.scope_waiting)
         committer = Committer(
-            links.write, scripts.commit, keys, _retention(config), hooks, settlement.settle
+            links.write, scripts.commit, keys, _retention(config), hooks, settlement
         )
         window = Window(config, holdings)
         loader = Loader(links.command, keys, window, hooks)
         settlement.committer, settlement.refill = committer, loader.refill
         self._tracked.committer, self._tracked.states = committer, loader
         self._tracked.on_overdue = self._overdue
-        router = Router(config, window, self, committer, clock, hooks)
+        router = Router(config, self, committer, clock, hooks)
         loader.on_refill = router.refill
         probing = Probing(config, self._pool, committer, loader.refill, self._set_gate, hooks)
         settlement.settled = probing.look
@@ -317,7 +324,9 @@ class Worker(StatelessServer):
         lane = self._pool.find(scope_id, scope)
         if lane is None or self._parts is None:
             raise ScopeClosed(f"scope {scope_id!r} has no instance here")
-        await self._parts.outbox.send(lane, message)
+        under_way = self._parts.outbox.take(lane, message)
+        if under_way is not None:
+            await under_way
 
 
 def _retention(config: Config) -> Retention:

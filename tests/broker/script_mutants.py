@@ -130,7 +130,15 @@ MUTANTS: dict[str, Mutant] = {
         f"{NOT_BAD}  redis",
     ),
     "no commit is void": Mutant(
-        "commit", f"first, count, finish)\n{VOID_CHECK}", "first, count, finish)\n"
+        "commit", f"scope, bad, write)\n{VOID_CHECK}", "scope, bad, write)\n"
+    ),
+    # Short forms.
+    "answer goes to another scope": Mutant("commit", "#KEYS[1] - 1 + #'out:'", "#KEYS[1] + 1"),
+    "all are done although one is not": Mutant(
+        "commit", "are_done = are_done and result == 1", "are_done = are_done or result == 1"
+    ),
+    "a key's type is remembered for another": Mutant(
+        "commit", "kinds[number] = found", "kinds[number] = found\n    kinds[number + 1] = found"
     ),
     "no emit is void": Mutant("commit", f"{GONE}{VOID_CHECK}", GONE),
     "no failure is void": Mutant(

@@ -22,17 +22,17 @@ from tests.broker.tenure import (
 )
 from wherry.broker.commits import (
     Bury,
-    Commit,
     Emit,
     Fail,
     Outcome,
     Retention,
     read_answers,
+    size_of,
     split_point,
 )
 from wherry.broker.connect import Store
 from wherry.errors import StoreError
-from wherry.model import EntryId, ScopeId, Token
+from wherry.model import ScopeId, Token
 
 S = ScopeId("s")
 
@@ -457,15 +457,14 @@ async def test_largest_call_is_carried_out(store: Store):
 
 
 def test_calls_are_split_by_operations_replies_and_bytes():
-    def operations(count: int, replies: int, size: int) -> list[Commit]:
-        one = EntryId("1-1")
-        return [Commit(one, S, [b""] * replies, size_bytes=size) for _ in range(count)]
+    def sizes(count: int, replies: int, size: int) -> list[int]:
+        return [size_of([b""] * replies, size)] * count
 
-    assert split_point(operations(1, 9_999, 2**30)) == 1, "a large one goes alone"
-    assert split_point(operations(300, 0, 0)) == 128
-    assert split_point(operations(100, 100, 0)) == 20
-    assert split_point(operations(100, 0, 2**18)) == 4
-    assert split_point(operations(3, 1, 1)) == 3
+    assert split_point(sizes(1, 9_999, 2**30)) == 1, "a large one goes alone"
+    assert split_point(sizes(300, 0, 0)) == 128
+    assert split_point(sizes(100, 100, 0)) == 20
+    assert split_point(sizes(100, 0, 2**18)) == 3
+    assert split_point(sizes(3, 1, 1)) == 3
 
 
 def test_answers_are_read():

@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wherry.broker.entries import read_entry
 from wherry.broker.wire import (
     Keys,
     check_scope_id,
     outgoing_fields,
     pack,
     pack_message,
-    read_entry,
     read_reply,
     unpack,
 )
 from wherry.errors import MessageError
-from wherry.model import BadEntry, Entry, Outgoing, Partition, ScopeId, partition_of
+from wherry.model import BadEntry, Entry, EntryId, Outgoing, Partition, ScopeId, partition_of
 
 LIMIT = 1000
 ZERO = Partition(0)
@@ -32,7 +32,7 @@ ZERO = Partition(0)
 
 def read(*fields: str | bytes, limit: int = LIMIT) -> Entry | BadEntry:
     flat = [one.encode() if isinstance(one, str) else one for one in fields]
-    return read_entry(ZERO, b"5-1", flat, limit)
+    return read_entry(ZERO, EntryId("5-1"), flat, limit)
 
 
 VALUES = st.recursive(
@@ -117,7 +117,7 @@ def test_what_a_producer_writes_is_read(
     )
 )
 def test_no_entry_raises(fields: list[tuple[bytes, bytes]]):
-    entry = read_entry(ZERO, b"5-1", [part for pair in fields for part in pair], LIMIT)
+    entry = read_entry(ZERO, EntryId("5-1"), [part for pair in fields for part in pair], LIMIT)
     if isinstance(entry, BadEntry):
         assert entry.reason
         entry.reason.encode()

@@ -21,10 +21,11 @@ from wherry.broker.commits import (
     read_answers,
 )
 from wherry.broker.connect import Link, Store, open_store
+from wherry.broker.entries import read_entry
 from wherry.broker.leases import Claimed, Leases
 from wherry.broker.scripts import Scripts, fit_scripts, is_unknown_script
 from wherry.broker.streams import open_namespace, read_streams
-from wherry.broker.wire import Keys, read_entry
+from wherry.broker.wire import Keys
 from wherry.errors import StoreError
 from wherry.model import ORIGIN, Entry, EntryId, Partition, ScopeId, partition_of
 
@@ -57,7 +58,9 @@ class Owner:
             entries = [
                 entry
                 for entry_id, flat in found.get(key, [])
-                if isinstance(entry := read_entry(partition, entry_id, flat, 2**20), Entry)
+                if isinstance(
+                    entry := read_entry(partition, EntryId(entry_id.decode()), flat, 2**20), Entry
+                )
             ]
             if len(entries) >= count:
                 return entries

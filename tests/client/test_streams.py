@@ -10,11 +10,12 @@ import pytest
 from tests.servers import available_servers
 from tests.servers_plugin import ServerPool
 from wherry.broker.connect import Link, open_store
+from wherry.broker.entries import read_entry
 from wherry.broker.scripts import Scripts
-from wherry.broker.streams import read_streams, send_entries
-from wherry.broker.wire import Keys, pack, read_entry
+from wherry.broker.streams import RawEntry, read_streams, send_entries
+from wherry.broker.wire import Keys, pack
 from wherry.errors import StoreError, WherryError
-from wherry.model import Entry, Outgoing, Partition, ScopeId
+from wherry.model import BadEntry, Entry, EntryId, Outgoing, Partition, ScopeId
 
 KEYS = Keys("wherry")
 PARTITION = Partition(3)
@@ -49,9 +50,13 @@ async def send(link: Link, *entries: Outgoing, backlog: int = 100) -> list[str] 
     return answers[PARTITION]
 
 
+def _read(raw: RawEntry) -> Entry | BadEntry:
+    return read_entry(PARTITION, EntryId(raw[0].decode()), raw[1], 1_000)
+
+
 async def numbers(link: Link) -> list[int]:
     found = await read_streams(link, {IN: "0-0"}, count=100, block_ms=None)
-    entries = [read_entry(PARTITION, *raw, 1_000) for raw in found.get(IN, [])]
+    entries = [_read(raw) for raw in found.get(IN, [])]
     return [entry.message["number"] for entry in entries if isinstance(entry, Entry)]
 
 
@@ -69,7 +74,7 @@ async def test_every_field_arrives_as_it_was_sent(url: str):
         )
         assert isinstance(await send(link, entry, outgoing(1)), list)
         found = await read_streams(link, {IN: "0-0"}, count=10, block_ms=None)
-        first, second = (read_entry(PARTITION, *raw, 1_000) for raw in found[IN])
+        first, second = (_read(raw) for raw in found[IN])
         assert isinstance(first, Entry)
         assert isinstance(second, Entry)
         assert first.scope_id == "ä\n scope"

@@ -18,7 +18,7 @@ from wherry.engine.ledger import Ledger
 from wherry.errors import StoreError, StoreUnavailable
 from wherry.model import EntryId, Partition, ScopeId, Token
 from wherry.runtime import committer as committers
-from wherry.runtime.committer import Committer, Result
+from wherry.runtime.committer import Committer, Result, Sent
 from wherry.runtime.holding import Holding, Track
 
 RETENTION = Retention(reply_length=1, reply_ttl_ms=1, state_ttl_ms=0)
@@ -64,8 +64,14 @@ class Desk:
             Keys("ns"),
             RETENTION,
             self.hooks,
-            lambda holding, results: self.told.append((holding, results)),
+            self,
         )
+
+    def settle_done(self, holding: Holding, sent: Sequence[Sent]) -> None:
+        self.settle(holding, [Result(*one, Outcome.DONE, "") for one in sent])
+
+    def settle(self, holding: Holding, results: Sequence[Result] | None) -> None:
+        self.told.append((holding, results))
 
     def outcomes(self) -> list[list[Outcome] | None]:
         return [

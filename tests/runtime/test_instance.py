@@ -15,7 +15,7 @@ from wherry.errors import ScopeClosed
 from wherry.model import Entry, EntryId, Message, Partition, ScopeId
 from wherry.runtime.delivery import Delivery
 from wherry.runtime.inbox import Item
-from wherry.runtime.instance import MAX_UNACKED, Instance
+from wherry.runtime.instance import MAX_UNACKED, NOTHING, Instance
 
 
 def delivery(number: int) -> Delivery:
@@ -50,15 +50,14 @@ class Lane:
             self.queue.append(delivery(number))
             self.instance.wake()
 
-    def take(self, instance: Instance) -> Item:
-        if self.is_shut:
-            raise LookupError
-        item = self.queue.popleft() if self.queue else None
-        if item is None:
-            raise LookupError
+    def take(self, instance: Instance) -> Message:
+        if self.is_shut or not self.queue:
+            return NOTHING
+        item = self.queue.popleft()
         if self.queue:
             instance.wake()
-        return item
+        instance.unfinished.append(item)
+        return item.entry.message
 
     def rest(self, instance: Instance) -> None:
         self.rests += 1
@@ -66,18 +65,14 @@ class Lane:
     def stir(self, instance: Instance) -> None:
         self.stirs += 1
 
-    def open(self, instance: Instance, item: Item) -> Message:
-        instance.unfinished.append(item)
-        return item.entry.message
-
     def finish(self, instance: Instance, delivery: Delivery) -> None:
         self.finished.append(delivery.entry.message["number"])
 
     def fail(self, instance: Instance, error: Exception) -> None:
         self.failed.append(error)
 
-    async def pass_on(self, scope: Any, message: Message) -> None:
-        self.passed_on.append((scope, message))
+    async def pass_on(self, instance: Instance, message: Message) -> None:
+        self.passed_on.append((instance.scope, message))
 
     def second_receive(self) -> None:
         self.seconds += 1
@@ -107,7 +102,7 @@ async def test_a_message_is_finished_when_receive_is_called_and_not_when_it_retu
         waiting = tasks.create_task(lane.instance.receive())
         await turns(2)
         assert lane.finished == [1]
-        assert lane.instance.is_waiting
+        assert lane.instance.waiters
         lane.put(2)
         await waiting
 
@@ -121,7 +116,7 @@ async def test_a_cancelled_receive_loses_nothing_and_finishes_only_what_came_bef
     await asyncio.wait([task])
     assert task.cancelled()
     assert [item.entry.id for item in lane.queue] == ["1-0"]
-    assert not lane.instance.is_waiting
+    assert not lane.instance.waiters
     assert lane.stirs == 1
     assert await number_of(lane.instance) == 1
 
@@ -369,7 +364,7 @@ async def play(moves: list[int], acks: bool) -> None:
         task.cancel()
     if still:
         await asyncio.wait(still)
-    assert not lane.instance.is_waiting
+    assert not lane.instance.waiters
 
 
 @example(moves=[0, 0, 0, 1, 1, 2, 0, 0, 0, 8, 1], acks=False)

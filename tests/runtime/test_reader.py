@@ -36,6 +36,9 @@ class DeafLink:
 
 
 class OpenGate:
+    def is_settling(self) -> bool:
+        return False
+
     def has_room(self) -> bool:
         return True
 

@@ -12,7 +12,7 @@ from wherry.model import Entry, EntryId, Message, Partition, ScopeId
 from wherry.runtime.delivery import Delivery
 from wherry.runtime.inbox import Item
 from wherry.runtime.instance import Instance
-from wherry.runtime.lane import Lane
+from wherry.runtime.lane import Lane, Outlet
 from wherry.runtime.policy import Gate
 from wherry.runtime.pool import Pool
 
@@ -44,6 +44,8 @@ class Recording:
         prepared: called before each instance; may raise.
     """
 
+    outlet: Outlet | None = None
+
     def __init__(self) -> None:
         self.log: list[tuple[str, Any]] = []
         self.tries = 1
@@ -67,10 +69,12 @@ class Recording:
     def created(self, lane: Lane) -> None:
         self.log.append(("created", lane.scope_id))
 
-    def begin(self, lane: Lane) -> bool:
-        if not self.may_begin:
+    def begin(self, lane: Lane, item: Item) -> bool:
+        if not self.fits(lane, item):
+            return False
+        if not self.may_begin and not lane.is_busy:
             self.gated.append(lane)
-        return self.may_begin
+        return self.may_begin or lane.is_busy
 
     def idled(self, lane: Lane) -> None:
         self.log.append(("idled", lane.scope_id))

@@ -6,10 +6,11 @@ Everything that changes entries, replies, states and attempts goes through `enco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import cast
+from itertools import islice
+from typing import ClassVar, cast
 
 from ..model import EntryId, Partition, ScopeId, Token
 from .connect import Argument, Command
@@ -17,8 +18,13 @@ from .scripts import Script
 from .wire import Keys
 
 MAX_OPERATIONS = 128
-MAX_REPLIES = 2_000
 MAX_BYTES = 2**20
+OPERATION_BYTES = 128
+REPLY_BYTES = 512
+"""What an operation, and each of its replies, counts for beside its own bytes.
+
+So `MAX_BYTES` bounds the number of replies of a call, too: about 2,000, however short they are.
+"""
 
 
 class Outcome(Enum):
@@ -42,6 +48,17 @@ class StateChange:
 
     expected: str
     packed: bytes | None
+
+
+@dataclass(slots=True)
+class Answer:
+    """Finish an entry with one reply to its scope and nothing else, as most are."""
+
+    entry_id: EntryId
+    scope_id: ScopeId
+    reply: bytes
+    size_bytes: int = 0
+    inbox: ClassVar[str] = ""
 
 
 @dataclass(slots=True)
@@ -130,7 +147,11 @@ class Bury:
     is_kept: bool = True
 
 
-Operation = Commit | Emit | Fail | Hold | Bury
+Operation = Answer | Commit | Emit | Fail | Hold | Bury
+COMMITS = (Answer, Commit)
+"""What finishes an entry that was handled."""
+FINISHING = (Answer, Commit, Bury)
+"""What takes an entry out of its stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,18 +186,20 @@ class Call:
     is_resent: bool = False
 
 
-def split_point(operations: Sequence[Operation]) -> int:
-    """How many of the first operations fit into one call; at least one, however large."""
-    replies = size = 0
-    for index, operation in enumerate(operations):
-        if index == MAX_OPERATIONS:
-            return index
-        if isinstance(operation, Commit | Emit):
-            replies += len(operation.replies)
-        size += operation.size_bytes
-        if index and (replies > MAX_REPLIES or size > MAX_BYTES):
-            return index
-    return len(operations)
+def size_of(replies: Sequence[bytes], replies_bytes: int) -> int:
+    """What an operation with these replies counts for in a call."""
+    return OPERATION_BYTES + REPLY_BYTES * len(replies) + replies_bytes
+
+
+def split_point(sizes: Iterable[int]) -> int:
+    """How many of the first operations, by their sizes, fit into one call; at least one."""
+    count = size = 0
+    for size_bytes in islice(sizes, MAX_OPERATIONS):
+        size += size_bytes
+        if count and size > MAX_BYTES:
+            break
+        count += 1
+    return count
 
 
 def encode_call(script: Script, keys: Keys, call: Call, retention: Retention) -> Command:
@@ -189,20 +212,20 @@ def encode_call(script: Script, keys: Keys, call: Call, retention: Retention) ->
         retention.reply_ttl_ms,
         retention.state_ttl_ms,
     ]
-    for operation in call.operations:
-        arguments += encoder.encode(operation)
+    encoder.encode_all(call.operations, arguments)
     return script.command(encoder.names, arguments)
 
 
 class _Encoder:
     """Encodes operations of one call; collects the keys that they name by number."""
 
-    __slots__ = ("_keys", "_numbers", "_partition", "names")
+    __slots__ = ("_keys", "_numbers", "_outs", "_partition", "names")
 
     def __init__(self, keys: Keys, partition: Partition) -> None:
         self._keys = keys
         self._partition = partition
         self._numbers: dict[str, int] = {}
+        self._outs: dict[ScopeId, int] = {}
         self.names = [
             keys.entries(partition),
             keys.lease(partition),
@@ -217,11 +240,27 @@ class _Encoder:
             found = self._numbers[name] = len(self.names)
         return found
 
-    def encode(self, operation: Operation) -> list[Argument]:
+    def _out(self, scope: ScopeId) -> int:
+        found = self._outs.get(scope)
+        if found is None:
+            name = self._keys.replies(self._partition, scope)
+            found = self._outs[scope] = self._number(name) if scope else 0
+        return found
+
+    def encode_all(self, operations: Sequence[Operation], arguments: list[Argument]) -> None:
+        """Append the arguments of all operations; most are a reply to a message and no more."""
+        for operation in operations:
+            if isinstance(operation, Answer):
+                out = self._outs.get(operation.scope_id) or self._out(operation.scope_id)
+                arguments += ("a", operation.entry_id, out, operation.reply)
+            else:
+                arguments += self._encode(operation)
+
+    def _encode(self, operation: Commit | Emit | Fail | Hold | Bury) -> list[Argument]:
         scope, partition = operation.scope_id, self._partition
         if isinstance(operation, Fail):
             return ["f", operation.entry_id, scope, operation.row]
-        out = self._number(self._keys.replies(partition, scope)) if scope else 0
+        out = self._out(scope)
         inbox = operation.inbox and self._number(self._keys.inbox(partition, operation.inbox))
         if isinstance(operation, Commit):
             return [
@@ -255,10 +294,17 @@ class _Encoder:
         return [number, action, state.expected, state.packed or b""]
 
 
+def are_all_done(answer: object, count: int) -> bool:
+    """Whether the answer to a call says that all of its ``count`` operations took effect."""
+    return answer == count
+
+
 def read_answers(answer: object) -> list[tuple[Outcome, str]] | None:
     """Outcome and reason of each operation, or None if the call was fenced."""
     if answer == b"FENCED":
         return None
+    if isinstance(answer, int):
+        return [_NUMBERED[1]] * answer
     return [_read_outcome(one) for one in cast("list[int | bytes]", answer)]
 
 

@@ -8,9 +8,10 @@ from typing import Any, cast
 from ..model import ORIGIN, AttemptsRow, DeadLetter, EntryId, Partition, ScopeId
 from .attempts import read_row
 from .connect import Link
+from .entries import read_body
 from .scripts import Script
 from .streams import RawEntry, fetch_entries
-from .wire import Keys, read_body, unpack
+from .wire import Keys, unpack
 
 _OWN_FIELDS = 5
 """A dead letter begins with so many fields of its own; those of the entry follow."""

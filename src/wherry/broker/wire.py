@@ -1,11 +1,10 @@
 """The wire protocol: key names and the fields of entries, as ``docs/protocol.md`` tells them.
 
-Everything that turns a value of `wherry.model` into bytes, or bytes into a value, lives here.
+How input entries are read stands in `wherry.broker.entries`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +13,12 @@ from typing import Any, cast
 import msgpack
 
 from ..errors import MessageError
-from ..model import (
-    RESERVED_SCOPE_KEYS,
-    BadEntry,
-    Entry,
-    EntryId,
-    Message,
-    Outgoing,
-    Partition,
-    Reply,
-    ScopeId,
-)
+from ..model import EntryId, Outgoing, Partition, Reply, ScopeId
 
 PROTOCOL = 1
 """Version of the wire protocol that this release writes and reads."""
+SCOPE_ID_BYTES = 512
+"""Longest scope id."""
 
 _packer = msgpack.Packer(use_bin_type=True)
 
@@ -113,7 +104,7 @@ def pack(value: object, what: str, name: str = "") -> bytes:
         ) from error
     # NaN and the infinities are packed as cb 7f.. or cb ff..; the exact look is taken only
     # when those bytes occur.
-    if b"\xcb\x7f" in data or b"\xcb\xff" in data:
+    if b"\xcb" in data and (b"\xcb\x7f" in data or b"\xcb\xff" in data):
         _refuse_odd_floats(value, _called(what, name))
     return data
 
@@ -154,7 +145,7 @@ def check_scope_id(scope_id: str) -> ScopeId:
     Raises:
         MessageError: empty, not encodable as UTF-8, longer than 512 bytes, or starts with "~".
     """
-    problem = _scope_id_problem(scope_id)
+    problem = scope_id_problem(scope_id)
     if problem:
         raise MessageError(f"scope id {scope_id!r} {problem}")
     return ScopeId(scope_id)
@@ -174,61 +165,6 @@ def outgoing_fields(outgoing: Outgoing) -> list[str | bytes]:
         if value:
             fields += (name, value)
     return fields
-
-
-def read_entry(
-    partition: Partition, entry_id: bytes, flat: Sequence[bytes], limit_bytes: int
-) -> Entry | BadEntry:
-    """Decode an input entry from its flat field list; never raises for what a producer wrote."""
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    size = sum(map(len, flat))
-    scope = fields.get(b"s", b"").decode("utf-8", "surrogateescape")
-    problem = _scope_id_problem(scope)
-    if problem:
-        scope, problem = "", f"scope id {problem}; set field 's' when appending"
-    elif size > limit_bytes + 65536:
-        problem = f"{size} bytes, more than {limit_bytes}"
-    else:
-        try:
-            return _read_fields(partition, EntryId(entry_id.decode()), ScopeId(scope), fields, size)
-        except ValueError as error:
-            problem = str(error)
-    return BadEntry(
-        id=EntryId(entry_id.decode()),
-        partition=partition,
-        reason=problem,
-        scope_id=ScopeId(scope),
-        inbox=fields.get(b"r", b"").decode("utf-8", "replace"),
-        size_bytes=size,
-    )
-
-
-def _read_fields(
-    partition: Partition, number: EntryId, scope: ScopeId, fields: dict[bytes, bytes], size: int
-) -> Entry:
-    body = fields.get(b"m") or fields.get(b"j") or b""
-    message = read_body(body)
-    if len(fields) == 2:
-        # A scope and a message and no more, as most are: to look for the rest costs as much.
-        return Entry(number, partition, scope, message, body, size)
-    keys = fields.get(b"c", b"")
-    if keys:
-        _check_scope_keys(keys)
-    headers = fields.get(b"h")
-    return Entry(
-        id=number,
-        partition=partition,
-        scope_id=scope,
-        message=message,
-        body=body,
-        size_bytes=size,
-        scope_keys=keys,
-        inbox=fields.get(b"r", b"").decode("utf-8", "replace"),
-        headers=_read_map(headers, "h") if headers else None,
-        mark=_read_number(fields, b"w"),
-        expires_unix_ms=_read_number(fields, b"x"),
-        message_id=fields.get(b"k", b"").decode("utf-8", "replace"),
-    )
 
 
 def read_reply(entry_id: bytes, flat: Sequence[bytes]) -> Reply:
@@ -253,68 +189,12 @@ def read_reply(entry_id: bytes, flat: Sequence[bytes]) -> Reply:
     )
 
 
-def read_body(body: bytes) -> Message:
-    """The message of an input entry: field ``m`` (msgpack) or ``j`` (JSON).
-
-    A msgpack map and a JSON object never start with the same byte.
-
-    Raises:
-        ValueError: not a map with a ``type`` of type str.
-    """
-    if not body:
-        raise ValueError("no message; set field 'm' (msgpack) or 'j' (JSON)")
-    is_map = 0x80 <= body[0] <= 0x8F or body[0] in (0xDE, 0xDF)
-    message = _read_map(body, "m") if is_map else _read_json(body)
-    if not isinstance(message.get("type"), str):
-        raise ValueError("the message has no 'type' of type str")
-    return message
-
-
-def _read_json(text: bytes) -> Message:
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the message is neither a msgpack map nor JSON: {error}") from error
-    if not isinstance(message, dict):
-        raise ValueError("the message is not a map (field 'm': msgpack, 'j': a JSON object)")
-    return cast("Message", message)
-
-
-def _read_map(packed: bytes, name: str) -> dict[str, Any]:
-    try:
-        value = unpack(packed)
-    except ValueError as error:
-        raise ValueError(f"field '{name}' is not msgpack: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"field '{name}' is not a map")
-    return cast("dict[str, Any]", value)
-
-
-def _check_scope_keys(packed: bytes) -> None:
-    keys = _read_map(packed, "c")
-    forbidden = sorted(RESERVED_SCOPE_KEYS.intersection(keys))
-    if forbidden:
-        raise ValueError(f"field 'c' may not set {', '.join(forbidden)}")
-    if keys.get("type", "channel") != "channel":
-        raise ValueError(
-            f"field 'c' asks for scope type {keys['type']!r}; only 'channel' is served"
-        )
-
-
-def _read_number(fields: Mapping[bytes, bytes], name: bytes) -> int:
-    text = fields.get(name)
-    if not text:
-        return 0
-    if not text.isdigit():
-        raise ValueError(f"field '{name.decode()}' is not a number")
-    return int(text)
-
-
 def _called(what: str, name: str) -> str:
     return f"{what} {name!r}" if name else what
 
 
-def _scope_id_problem(scope_id: str) -> str:
+def scope_id_problem(scope_id: str) -> str:
+    """What is wrong with a scope id, "" if nothing is."""
     if not scope_id:
         return "is missing or empty"
     if scope_id.startswith("~"):
@@ -323,7 +203,7 @@ def _scope_id_problem(scope_id: str) -> str:
         size = len(scope_id.encode())
     except UnicodeEncodeError:
         return "is not UTF-8"
-    return f"has {size} bytes, more than 512" if size > 512 else ""
+    return f"has {size} bytes, more than {SCOPE_ID_BYTES}" if size > SCOPE_ID_BYTES else ""
 
 
 def _refuse_odd_floats(value: object, what: str) -> None:

@@ -28,6 +28,8 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 # Instances leave no cycles behind: frequent collections only walk over those that live.
 _COLLECT_AT = (20_000, 20, 20)
+_PYTHONS_GC_THRESHOLD = 700
+_GC_THRESHOLD = 50_000
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -64,6 +66,7 @@ def serve(settings: Settings, *, on_terminal: bool) -> ExitCode:
         try:
             worker = Worker(application, store, settings.config, hooks=hooks)
             _announce(settings, store, worker, hooks, on_terminal=on_terminal)
+            tune_garbage_collection()
             with asyncio.Runner(loop_factory=loop_factory) as runner:
                 runner.run(_run(worker, hooks))
         finally:
@@ -91,6 +94,19 @@ def choose_loop(name: str) -> LoopFactory | None:
     import uvloop
 
     return uvloop.new_event_loop
+
+
+def tune_garbage_collection() -> None:
+    """Let the collector look more seldom, and not at what was loaded at the start.
+
+    Messages on their way are thousands of young objects that nobody's cycle holds: with Python's
+    own threshold they are gone through again and again, a tenth of the time that a message takes.
+    An application that has set a threshold of its own keeps it.
+    """
+    if gc.get_threshold()[0] == _PYTHONS_GC_THRESHOLD:
+        gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
+    gc.collect()
+    gc.freeze()
 
 
 def warn_unknown(variables: tuple[UnknownVariable, ...], hooks: Hooks) -> None:

@@ -15,6 +15,7 @@ FLUSH = "wherry.flush"
 """Sent by an application: write the replies held so far, before the commit."""
 
 ASGI_VERSIONS = {"version": "3.0", "spec_version": "2.4"}
+EXTENSIONS: dict[str, dict[str, Any]] = {FLUSH: {}, ACK: {}}
 
 if sys.version_info >= (3, 12):
     _is_coroutine_function = inspect.iscoroutinefunction

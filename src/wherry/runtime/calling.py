@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from ..model import Application
 from .asgi import single_callable
 from .consumers import RUNNING, see_consumers
@@ -18,14 +20,15 @@ class Caller:
         self._application: Application | None = None
         self._adapted: Application | None = None
 
-    async def call(self, application: Application, instance: Instance) -> None:
+    def call(self, application: Application, instance: Instance) -> Awaitable[None]:
         """Call an application with an instance's scope, ``receive`` and ``send``."""
         adapted = self._adapted
         if adapted is None or self._application is not application:
             self._application = application
             adapted = self._adapted = see_consumers(single_callable(application))
         RUNNING.set(instance)
-        try:
-            await adapted(scope=instance.scope, receive=instance.receive, send=instance.send)
-        finally:
-            RUNNING.set(None)  # no cycle: an instance's lane holds the task whose context this is
+        return adapted(scope=instance.scope, receive=instance.receive, send=instance.send)
+
+    def ended(self) -> None:
+        """The call of this task has ended."""
+        RUNNING.set(None)  # no cycle: an instance's lane holds the task whose context this is

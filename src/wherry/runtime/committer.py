@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..broker.commits import (
+    MAX_BYTES,
     MAX_OPERATIONS,
     Call,
     Operation,
     Outcome,
     Retention,
+    are_all_done,
     encode_call,
     read_answers,
     split_point,
@@ -53,12 +54,28 @@ class Result(NamedTuple):
     reason: str
 
 
+Sent = tuple[Operation, Track]
+"""An operation and the track of its scope."""
+
+
+class Desk(Protocol):
+    """Takes the answers; see `wherry.runtime.settlement.Settlement`."""
+
+    def settle_done(self, holding: Holding, sent: Sequence[Sent]) -> None:
+        """All operations of a call took effect."""
+        ...
+
+    def settle(self, holding: Holding, results: Sequence[Result] | None) -> None:
+        """The results of a call, in order, or None when the holding is fenced."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class _Queue:
     holding: Holding
-    waiting: deque[tuple[Operation, Track]] = field(default_factory=lambda: deque())
+    waiting: deque[Sent] = field(default_factory=lambda: deque())
     waiting_bytes: int = 0
-    in_flight: list[tuple[Operation, Track]] = field(default_factory=lambda: [])
+    in_flight: list[Sent] = field(default_factory=lambda: [])
     is_resent: bool = False
     flushed: list[asyncio.Future[None]] = field(default_factory=lambda: [])
 
@@ -83,7 +100,7 @@ class Committer:
         keys: Keys,
         retention: Retention,
         hooks: Hooks,
-        on_answers: Callable[[Holding, Sequence[Result] | None], None],
+        desk: Desk,
     ) -> None:
         """Carry operations.
 
@@ -93,17 +110,23 @@ class Committer:
             keys: of the namespace.
             retention: of what is written.
             hooks: reports.
-            on_answers: gets the results of a call in order, or None when the holding is fenced.
+            desk: gets the answers.
         """
         self._link = link
         self._script = script
         self._keys = keys
         self._retention = retention
         self._hooks = hooks
-        self._on_answers = on_answers
+        self._desk = desk
         self._queues: dict[Partition, _Queue] = {}
         self._ready: dict[Partition, _Queue] = {}
         self._work = asyncio.Event()
+        self._is_sending = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no answer is on its way, nor anything about to be sent."""
+        return not self._ready and not self._is_sending
 
     def put(self, track: Track, operation: Operation) -> None:
         """Queue an operation behind the others of its partition."""
@@ -117,7 +140,7 @@ class Committer:
         track.outstanding += 1
         queue.waiting.append((operation, track))
         queue.waiting_bytes += operation.size_bytes
-        if not queue.in_flight:
+        if not queue.in_flight and partition not in self._ready:
             self._ready[partition] = queue
             self._work.set()
 
@@ -172,6 +195,7 @@ class Committer:
             await self._work.wait()
             self._work.clear()
             queues, self._ready = list(self._ready.values()), {}
+            self._is_sending = True
             try:
                 await self._send([queue for queue in queues if not queue.holding.is_lost])
                 pause_s = 0.0
@@ -180,6 +204,8 @@ class Committer:
                 self._hooks.warn("commits wait for Redis", reason=str(error), duration_s=pause_s)
                 self._again(queues)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            finally:
+                self._is_sending = False
 
     def _again(self, queues: Sequence[_Queue]) -> None:
         for queue in queues:
@@ -229,7 +255,12 @@ class Committer:
     def _load(self, queue: _Queue) -> None:
         """Move what fits into one call from the queue into flight."""
         waiting = queue.waiting
-        count = split_point([operation for operation, _ in islice(waiting, MAX_OPERATIONS + 1)])
+        if len(waiting) <= MAX_OPERATIONS and queue.waiting_bytes <= MAX_BYTES:
+            queue.in_flight = list(waiting)
+            waiting.clear()
+            queue.waiting_bytes = 0
+            return
+        count = split_point(operation.size_bytes for operation, _ in waiting)
         queue.in_flight = [waiting.popleft() for _ in range(count)]
         queue.waiting_bytes -= sum(operation.size_bytes for operation, _ in queue.in_flight)
 
@@ -237,6 +268,18 @@ class Committer:
         sent, was_resent = queue.in_flight, queue.is_resent
         queue.in_flight, queue.is_resent = [], False
         holding = queue.holding
+        if are_all_done(answer, len(sent)):
+            self._desk.settle_done(holding, sent)
+        else:
+            self._settle(holding, sent, answer, was_resent=was_resent)
+        if queue.waiting and not holding.is_lost:
+            self._ready[holding.partition] = queue
+            self._work.set()
+        queue.wake()
+
+    def _settle(
+        self, holding: Holding, sent: Sequence[Sent], answer: object, *, was_resent: bool
+    ) -> None:
         if isinstance(answer, WherryError):
             self._hooks.warn(
                 "a partition cannot be written and is given up",
@@ -247,19 +290,15 @@ class Committer:
         else:
             answers = read_answers(answer)
         if answers is None:
-            self._on_answers(holding, None)
+            self._desk.settle(holding, None)
             return
-        self._on_answers(
+        self._desk.settle(
             holding,
             [
                 Result(operation, track, _own_resend(outcome, was_resent), reason)
                 for (operation, track), (outcome, reason) in zip(sent, answers, strict=True)
             ],
         )
-        if queue.waiting and not holding.is_lost:
-            self._ready[holding.partition] = queue
-            self._work.set()
-        queue.wake()
 
 
 def _own_resend(outcome: Outcome, was_resent: bool) -> Outcome:

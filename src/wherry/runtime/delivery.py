@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 
 from ..broker.commits import Bury
 from ..model import Entry
 
 
-@dataclass(slots=True, eq=False)
 class Delivery:
     """One attempt at one entry.
 
@@ -25,15 +23,29 @@ class Delivery:
         timer: fails the attempt when it takes too long.
     """
 
-    entry: Entry
-    attempt: int = 1
-    replies: list[bytes] = field(default_factory=lambda: [])
-    replies_bytes: int = 0
-    emitted: int = 0
-    is_streamed: bool = False
-    run: int = 0
-    held_at_s: float = 0.0
-    timer: asyncio.TimerHandle | None = None
+    __slots__ = (
+        "attempt",
+        "emitted",
+        "entry",
+        "held_at_s",
+        "is_streamed",
+        "replies",
+        "replies_bytes",
+        "run",
+        "timer",
+    )
+
+    def __init__(self, entry: Entry, attempt: int = 1) -> None:
+        """Make an attempt at an entry; one is made for each message, so this is kept cheap."""
+        self.entry = entry
+        self.attempt = attempt
+        self.replies: list[bytes] = []
+        self.replies_bytes = 0
+        self.emitted = 0
+        self.is_streamed = entry.mark == 2
+        self.run = 0
+        self.held_at_s = 0.0
+        self.timer: asyncio.TimerHandle | None = None
 
     def begin_anew(self) -> None:
         """Forget what an attempt has sent; what was written stays, under another run."""

@@ -77,6 +77,10 @@ class Duties:
         """Whether the pool takes another scope."""
         return not self._pool.is_full
 
+    def is_settling(self) -> bool:
+        """Whether answers of commits, which make room, are on their way."""
+        return not self._settlement.committer.is_idle
+
     def history_changed(self) -> None:
         """Redis may have gone back in time: nothing in memory can be trusted."""
         for holding in self._holdings.all():

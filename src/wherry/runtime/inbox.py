@@ -21,17 +21,18 @@ class Inbox:
     """Waiting items of one scope. Unbounded, like the queue it stands for.
 
     Attributes:
+        items: what waits, oldest first; a queue is made when there is something to put into it.
         maxsize: 0, as an ``asyncio.Queue`` without a bound says it.
         passes: how many instances in a row were cancelled before they took the oldest item.
     """
 
-    __slots__ = ("_forward", "_items", "_wake", "passes")
+    __slots__ = ("_forward", "_wake", "items", "passes")
 
     maxsize = 0
 
     def __init__(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` when there is something to take."""
-        self._items: deque[Item] = deque()
+        self.items: deque[Item] | tuple[()] = ()
         self._wake: Callable[[], None] | None = wake
         self._forward: Callable[[Item], None] | None = None
         self.passes = 0
@@ -41,7 +42,10 @@ class Inbox:
         if self._forward is not None:
             self._forward(item)
             return
-        self._items.append(item)
+        items = self.items
+        if isinstance(items, tuple):
+            items = self.items = deque()
+        items.append(item)
         if self._wake is not None:
             self._wake()
 
@@ -51,17 +55,17 @@ class Inbox:
 
     def put_back(self, item: Item) -> None:
         """Put an item that is to be tried again before all others."""
-        self._items.appendleft(item)
+        self.items = deque((item, *self.items))
 
     def inherit(self, before: Inbox) -> None:
         """Take what waits in the inbox of the lane before, ahead of what waits here."""
-        self._items.extendleft(reversed(before.drain()))
+        self.items = deque((*before.drain(), *self.items))
         self.passes = max(self.passes, before.passes)
 
     @property
     def has_deliveries(self) -> bool:
         """Whether anything waits that user code has not put in by hand."""
-        return any(isinstance(item, Delivery) for item in self._items)
+        return any(isinstance(item, Delivery) for item in self.items)
 
     def take(self) -> Item:
         """Take the oldest item.
@@ -70,11 +74,14 @@ class Inbox:
             IndexError: empty.
         """
         self.passes = 0
-        return self._items.popleft()
+        items = self.items
+        if isinstance(items, tuple):
+            raise IndexError("nothing waits")
+        return items.popleft()
 
     def peek(self) -> Item | None:
         """The oldest item, which stays; None if empty."""
-        return self._items[0] if self._items else None
+        return self.items[0] if self.items else None
 
     def get_nowait(self) -> Item:
         """Take the oldest item.
@@ -82,15 +89,19 @@ class Inbox:
         Raises:
             asyncio.QueueEmpty: empty.
         """
-        if not self._items:
+        if not self.items:
             raise asyncio.QueueEmpty
         return self.take()
 
     def drain(self) -> list[Item]:
         """Take everything."""
-        items = list(self._items)
-        self._items.clear()
+        items, self.items = list(self.items), ()
         return items
+
+    def shrink(self) -> None:
+        """Nothing waits, perhaps for long: give the memory of the queue back."""
+        if not self.items:
+            self.items = ()
 
     def forward(self, forward: Callable[[Item], None]) -> None:
         """From now on hand to another queue what is put here."""
@@ -99,11 +110,11 @@ class Inbox:
 
     def qsize(self) -> int:
         """Number of waiting items."""
-        return len(self._items)
+        return len(self.items)
 
     def empty(self) -> bool:
         """Whether nothing waits."""
-        return not self._items
+        return not self.items
 
     def full(self) -> bool:
         """Never."""
@@ -111,4 +122,4 @@ class Inbox:
 
     def __len__(self) -> int:
         """Number of waiting items."""
-        return len(self._items)
+        return len(self.items)

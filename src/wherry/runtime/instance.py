@@ -13,26 +13,26 @@ with them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from ..errors import ScopeClosed, WherryError
 from ..model import Message
 from .delivery import Delivery
-from .inbox import Item
 
 MAX_UNACKED = 16
+NOTHING: Any = object()
+"""Stands for a message where there is none."""
 
 
 class Post(Protocol):
     """What an instance needs of its lane."""
 
-    def take(self, instance: Instance) -> Item:
-        """The next item for the instance.
+    def take(self, instance: Instance) -> Any:
+        """The next message for the instance, now being handled.
 
-        Raises:
-            LookupError: nothing may be taken now; `Instance.wake` is called when that changes.
+        `NOTHING` when none may be taken now; `Instance.wake` is called when that changes.
         """
         ...
 
@@ -44,10 +44,6 @@ class Post(Protocol):
         """The instance no longer waits in ``receive()``, though it got nothing."""
         ...
 
-    def open(self, instance: Instance, item: Item) -> Message:
-        """The message of an item that is now being handled."""
-        ...
-
     def finish(self, instance: Instance, delivery: Delivery) -> None:
         """A delivery is finished; its effects may be committed."""
         ...
@@ -56,8 +52,8 @@ class Post(Protocol):
         """What was handed out has failed, and the application is to end."""
         ...
 
-    def pass_on(self, scope: Any, message: Message) -> Any:
-        """Hand a message that the application sends to the server; awaitable."""
+    def pass_on(self, instance: Instance, message: Message) -> Awaitable[None] | None:
+        """Hand on a message that the application sends; None: it is done."""
         ...
 
     def second_receive(self) -> None:
@@ -70,6 +66,7 @@ class Instance:
 
     Attributes:
         scope: what the application was called with.
+        waiters: one for each ``receive()`` that waits, oldest call first.
         unfinished: deliveries handed out and not finished, oldest first.
         has_received: whether anything was handed out.
         is_closed: the call has ended, or is to end; ``send()`` raises.
@@ -83,7 +80,6 @@ class Instance:
         "_holds",
         "_in_hand",
         "_post",
-        "_waiters",
         "acks",
         "failure",
         "farewell",
@@ -92,6 +88,7 @@ class Instance:
         "refusal",
         "scope",
         "unfinished",
+        "waiters",
     )
 
     def __init__(
@@ -102,7 +99,7 @@ class Instance:
         self.failure: WherryError | None = None
         self.farewell: Message | None = None
         self._post = post
-        self._waiters: list[asyncio.Future[None]] = []  # oldest call first
+        self.waiters: list[asyncio.Future[None]] = []
         self._holds = 0
         self._in_hand = 0  # messages handed out for which receive() was not called again
         self.scope = scope
@@ -114,7 +111,7 @@ class Instance:
     @property
     def is_waiting(self) -> bool:
         """Whether the application sits in ``receive()``, with nothing else to do."""
-        return bool(self._waiters) and not self._holds
+        return bool(self.waiters) and not self._holds
 
     async def receive(self) -> Message:
         """The ``receive`` of the application.
@@ -127,10 +124,11 @@ class Instance:
         if self.is_closed:
             await asyncio.sleep(0)  # whoever swallows this one too shall not stop the loop
         else:
-            self._in_hand = max(0, self._in_hand - 1)
-            if self._waiters:
+            if self._in_hand:
+                self._in_hand -= 1
+            if self.waiters:
                 self._post.second_receive()
-                await self._wait(len(self._waiters))
+                await self._wait(len(self.waiters))
             elif self.unfinished and not self.acks:
                 try:
                     self.finish_all()
@@ -141,15 +139,12 @@ class Instance:
                 message, self.farewell = self.farewell, {}
                 self._in_hand += 1
                 return message
-            if not self._holds and not (self.acks and len(self.unfinished) >= MAX_UNACKED):
-                try:
-                    item = self._post.take(self)
-                except LookupError:
-                    pass  # no await in here: it would keep the error, and all it refers to
-                else:
+            if not self._holds and (not self.acks or len(self.unfinished) < MAX_UNACKED):
+                message = self._post.take(self)
+                if message is not NOTHING:
                     self.has_received = True
                     self._in_hand += 1
-                    return self._post.open(self, item)
+                    return message
             await self._wait(0)
         raise asyncio.CancelledError("the application instance has ended")
 
@@ -157,7 +152,7 @@ class Instance:
     def held(self) -> Generator[None, None, None]:
         """Hand nothing out meanwhile, and do not count as idle."""
         self._holds += 1
-        if self._waiters:
+        if self.waiters:
             self._post.stir(self)
         try:
             yield
@@ -173,7 +168,9 @@ class Instance:
         """
         if self.is_closed:
             raise ScopeClosed("send() after the application instance has ended")
-        await self._post.pass_on(self.scope, message)
+        under_way = self._post.pass_on(self, message)
+        if under_way is not None:
+            await under_way
 
     def finish_all(self) -> None:
         """Finish what was handed out, oldest first."""
@@ -212,7 +209,7 @@ class Instance:
 
     def wake(self) -> None:
         """Let the oldest ``receive()`` that is not awake look again."""
-        for waiter in self._waiters:
+        for waiter in self.waiters:
             if not waiter.done():
                 waiter.set_result(None)
                 return
@@ -220,24 +217,24 @@ class Instance:
     def close(self) -> None:
         """Refuse further sends and wake everything that still waits."""
         self.is_closed = True
-        for waiter in self._waiters:
+        for waiter in self.waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     async def _wait(self, place: int) -> None:
         """Wait to be woken, at a place among those that wait."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.insert(place, waiter)
+        self.waiters.insert(place, waiter)
         if not self._in_hand and not self._holds:
             self._post.rest(self)
         try:
             await waiter
         except asyncio.CancelledError:
-            self._waiters.remove(waiter)
+            self.waiters.remove(waiter)
             # The wake-up was for whoever can use it; and while this one was still in the list,
             # those that came after it queued behind it and were not woken.
             self.wake()
-            if not self._waiters:
+            if not self.waiters:
                 self._post.stir(self)
             raise
-        self._waiters.remove(waiter)
+        self.waiters.remove(waiter)

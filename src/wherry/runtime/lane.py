@@ -8,7 +8,7 @@ its task first waits for the end of those before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Protocol
 
@@ -16,9 +16,8 @@ from ..errors import WherryError
 from ..model import Message
 from .delivery import Delivery
 from .inbox import Inbox, Item
-from .instance import Instance
-
-_KEYS = ("input_queue", "future", "scope", "last_used")
+from .instance import NOTHING, Instance
+from .record import Record
 
 
 class LaneState(Enum):
@@ -38,8 +37,46 @@ TRANSITIONS: dict[LaneState, frozenset[LaneState]] = {
 }
 
 
+Outlet = Callable[["Lane", Message], Awaitable[None] | None]
+"""Takes what a lane's instance sends; what it returns is to be awaited before the next."""
+
+
+class Rules(Protocol):
+    """What becomes of the messages of a lane; see `wherry.runtime.policy.Policy`.
+
+    Attributes:
+        outlet: takes what instances send, or None where `Host.pass_on` does.
+    """
+
+    outlet: Outlet | None
+
+    def begin(self, lane: Lane, item: Item) -> bool:
+        """Whether the lane may start now on what waits first in its inbox.
+
+        If not, it is woken or ended later. What has expired is removed before.
+        """
+        ...
+
+    def open(self, lane: Lane, delivery: Delivery) -> Message:
+        """The message of a delivery that is now being handled."""
+        ...
+
+    def finish(self, lane: Lane, delivery: Delivery) -> None:
+        """A delivery is finished."""
+        ...
+
+    def idled(self, lane: Lane) -> None:
+        """A lane that had begun is no longer busy."""
+        ...
+
+
 class Host(Protocol):
     """Decides for a lane; see `wherry.runtime.pool.Pool`."""
+
+    @property
+    def policy(self) -> Rules:
+        """What becomes of messages."""
+        ...
 
     async def admit(self, lane: Lane) -> None:
         """Return when the lane may start: those before it have ended and there is room."""
@@ -53,16 +90,8 @@ class Host(Protocol):
         """A new instance, with a fresh scope."""
         ...
 
-    async def call(self, instance: Instance) -> None:
+    def call(self, instance: Instance) -> Awaitable[None]:
         """Call the application."""
-        ...
-
-    def begin(self, lane: Lane, item: Item) -> bool:
-        """Whether the lane may start on an item now; if not, it is woken or ended later."""
-        ...
-
-    def idled(self, lane: Lane) -> None:
-        """The lane is no longer busy."""
         ...
 
     def rest(self, lane: Lane) -> None:
@@ -73,12 +102,8 @@ class Host(Protocol):
         """The lane that had nothing to do is at work again, though it got nothing."""
         ...
 
-    def open(self, lane: Lane, delivery: Delivery) -> Message:
-        """The message of a delivery that is now being handled."""
-        ...
-
-    def finish(self, lane: Lane, delivery: Delivery) -> None:
-        """A delivery is finished."""
+    def done(self, lane: Lane) -> None:
+        """The lane's task is done."""
         ...
 
     def fail(self, lane: Lane, error: Exception) -> None:
@@ -94,15 +119,15 @@ class Host(Protocol):
         ...
 
     def queued(self, lane: Lane) -> None:
-        """Something was put into the lane's inbox."""
+        """Something was put into the lane's inbox, which was empty."""
         ...
 
     def used(self, lane: Lane) -> None:
         """User code set ``last_used``."""
         ...
 
-    def pass_on(self, scope: Any, message: Message) -> Any:
-        """Hand a sent message to the server; awaitable."""
+    def pass_on(self, scope: Any, message: Message) -> Awaitable[None]:
+        """Hand a sent message to the server."""
         ...
 
     def second_receive(self) -> None:
@@ -110,12 +135,8 @@ class Host(Protocol):
         ...
 
 
-class Lane(MutableMapping[str, Any]):
+class Lane(Record):
     """One scope in the process.
-
-    It is also the mapping that asgiref keeps for an instance, with the keys ``input_queue``,
-    ``future``, ``scope`` and ``last_used`` and whatever user code adds: that is why it inherits
-    the methods of one. It is equal to itself alone.
 
     Attributes:
         scope_id: whose.
@@ -124,19 +145,20 @@ class Lane(MutableMapping[str, Any]):
         future: the task that calls the application; cancelling it ends the lane.
         last_used: Unix time in seconds of the last use.
         state: of its life.
+        is_open: whether it takes messages.
         instance: the application call that runs, or ran last, if any.
         is_busy: it is handling a message.
         tracking: what the worker remembers of the scope; None outside a worker.
     """
 
     __slots__ = (
-        "_extras",
         "_host",
         "_last_used",
         "future",
         "input_queue",
         "instance",
         "is_busy",
+        "is_open",
         "scope",
         "scope_id",
         "state",
@@ -145,7 +167,7 @@ class Lane(MutableMapping[str, Any]):
 
     def __init__(self, host: Host, scope_id: Any, scope: Any, now_s: float) -> None:
         """Make a lane; the pool starts its task."""
-        self._extras: dict[str, Any] | None = None
+        super().__init__()
         self._host = host
         self.scope_id = scope_id
         self.scope = scope
@@ -153,14 +175,10 @@ class Lane(MutableMapping[str, Any]):
         self.future: asyncio.Future[None]
         self._last_used = now_s
         self.state = LaneState.OPEN
+        self.is_open = True
         self.instance: Instance | None = None
         self.is_busy = False
         self.tracking: Any = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it takes messages."""
-        return self.state is LaneState.OPEN
 
     @property
     def has_deliveries(self) -> bool:
@@ -189,6 +207,15 @@ class Lane(MutableMapping[str, Any]):
         if state not in TRANSITIONS[self.state]:
             raise ValueError(f"lane {self.scope_id!r} cannot go from {self.state} to {state}")
         self.state = state
+        self.is_open = state is LaneState.OPEN
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the lane's task."""
+        self.future = loop.create_task(self.run(), name=f"instance:{self.scope_id}")
+        self.future.add_done_callback(self._done)
+
+    def _done(self, _: object) -> None:
+        self._host.done(self)
 
     async def run(self) -> None:
         """Call the application as long as messages wait; the body of ``future``.
@@ -200,7 +227,20 @@ class Lane(MutableMapping[str, Any]):
         failure: Exception | None = None
         try:
             while self.is_open:
-                failure = await self._run_instance()
+                instance = await self._prepare()
+                failure = None
+                try:
+                    # One frame for all that is between this task and the application: there are
+                    # as many as there are idle instances.
+                    await self._host.call(instance)
+                except asyncio.CancelledError as error:
+                    self._raised(instance, error)
+                    raise
+                except Exception as error:  # noqa: BLE001 - the border to the application
+                    self._raised(instance, error)
+                    failure = error
+                else:
+                    self._returned(instance)
                 if not self.input_queue:
                     break
                 await asyncio.sleep(0)  # one that sends to itself shall not stop the loop
@@ -211,22 +251,18 @@ class Lane(MutableMapping[str, Any]):
         if failure is not None:
             raise failure
 
-    async def _run_instance(self) -> Exception | None:
+    async def _prepare(self) -> Instance:
         try:
-            instance = await self._host.prepare(self)
+            self.instance = await self._host.prepare(self)
         except Exception as error:  # noqa: BLE001 - or the lane would end without a word
-            instance = Instance(self, self.scope, refusal=error)
-        self.instance = instance
-        try:
-            await self._host.call(instance)
-        except asyncio.CancelledError as error:
-            self._close(instance)
-            self._host.raised(self, instance, instance.failure or error)
-            raise
-        except Exception as error:  # noqa: BLE001 - the border to the application
-            self._close(instance)
-            self._host.raised(self, instance, instance.failure or error)
-            return error
+            self.instance = Instance(self, self.scope, refusal=error)
+        return self.instance
+
+    def _raised(self, instance: Instance, error: BaseException) -> None:
+        self._close(instance)
+        self._host.raised(self, instance, instance.failure or error)
+
+    def _returned(self, instance: Instance) -> None:
         was_cut_off = instance.is_closed
         self._close(instance)
         if was_cut_off:
@@ -234,7 +270,6 @@ class Lane(MutableMapping[str, Any]):
             self._host.raised(self, instance, instance.failure or asyncio.CancelledError())
         else:
             self._host.returned(self, instance)
-        return None
 
     def _close(self, instance: Instance) -> None:
         instance.close()
@@ -243,25 +278,20 @@ class Lane(MutableMapping[str, Any]):
     def _idle(self) -> None:
         if self.is_busy:
             self.is_busy = False
-            self._host.idled(self)
+            self._host.policy.idled(self)
 
-    def take(self, instance: Instance) -> Item:
+    def take(self, instance: Instance) -> Any:
         """See `wherry.runtime.instance.Post`."""
-        if not self.input_queue or not self.is_open:
-            raise LookupError
-        if not self._host.begin(self, self.input_queue.peek()):
-            raise LookupError
+        items = self.input_queue.items
+        if not items or not self.is_open or not self._host.policy.begin(self, items[0]):
+            return NOTHING
         self.is_busy = True
         item = self.input_queue.take()
-        if self.input_queue:
-            instance.wake()  # another receive() may wait
-        return item
-
-    def open(self, instance: Instance, item: Item) -> Message:
-        """See `wherry.runtime.instance.Post`."""
+        if items and instance.waiters:
+            instance.wake()
         if isinstance(item, Delivery):
             instance.unfinished.append(item)
-            return self._host.open(self, item)
+            return self._host.policy.open(self, item)
         return item
 
     def rest(self, instance: Instance) -> None:
@@ -276,15 +306,18 @@ class Lane(MutableMapping[str, Any]):
 
     def finish(self, instance: Instance, delivery: Delivery) -> None:
         """See `wherry.runtime.instance.Post`."""
-        self._host.finish(self, delivery)
+        self._host.policy.finish(self, delivery)
 
     def fail(self, instance: Instance, error: WherryError) -> None:
         """See `wherry.runtime.instance.Post`."""
         self._host.fail(self, error)
 
-    def pass_on(self, scope: Any, message: Message) -> Any:
+    def pass_on(self, instance: Instance, message: Message) -> Awaitable[None] | None:
         """See `wherry.runtime.instance.Post`."""
-        return self._host.pass_on(scope, message)
+        outlet = self._host.policy.outlet
+        if outlet is not None and instance is self.instance:
+            return outlet(self, message)
+        return self._host.pass_on(instance.scope, message)
 
     def second_receive(self) -> None:
         """See `wherry.runtime.instance.Post`."""
@@ -292,58 +325,21 @@ class Lane(MutableMapping[str, Any]):
 
     def wake(self) -> None:
         """Something was put into the inbox."""
-        self._host.queued(self)
-        if self.instance is not None:
-            self.instance.wake()
+        if len(self.input_queue.items) == 1:
+            self._host.queued(self)
+        instance = self.instance
+        if instance is not None and instance.waiters:
+            instance.wake()
 
-    def __getitem__(self, key: str) -> Any:
-        """One of the four values that asgiref's users know, or one of their own."""
-        if key in _KEYS:
-            return getattr(self, key)
-        if self._extras is None:
-            raise KeyError(key)
-        return self._extras[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        """Set a value; ``last_used`` decides who is ended first.
-
-        Raises:
-            TypeError: the queue and the task of an instance cannot be replaced.
-        """
+    def replace(self, key: str, value: Any) -> None:
+        """See `wherry.runtime.record.Record`; ``last_used`` decides who is ended first."""
         if key == "last_used":
             self._last_used = value
             self._host.used(self)
         elif key == "scope":
             self.scope = value
-        elif key in _KEYS:
-            raise TypeError(f"{key} of an application instance cannot be replaced")
         else:
-            self._extras = self._extras or {}
-            self._extras[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        """Remove a value of user code's own."""
-        if key in _KEYS:
-            raise TypeError(f"{key} of an application instance cannot be removed")
-        if self._extras is None:
-            raise KeyError(key)
-        del self._extras[key]
-
-    def __iter__(self) -> Iterator[str]:
-        """The keys."""
-        return iter((*_KEYS, *(self._extras or ())))
-
-    def __len__(self) -> int:
-        """Number of keys."""
-        return len(_KEYS) + len(self._extras or ())
-
-    def __eq__(self, other: object) -> bool:
-        """Whether it is the same lane."""
-        return self is other
-
-    def __hash__(self) -> int:
-        """By identity, as it is equal to itself alone."""
-        return object.__hash__(self)
+            raise TypeError(f"{key} of an application instance cannot be replaced")
 
     def __repr__(self) -> str:
         """Whose lane it is."""

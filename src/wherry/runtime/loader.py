@@ -116,7 +116,7 @@ class Loader:
         track.refilling = None
         for entry_id in wanted:
             ledger.forget(entry_id)
-        _, most_bytes = self._window.limits(track.holding)
+        most_bytes = ledger.in_flight_bytes + self._window.room().size_bytes
         for place, (entry_id, raw) in enumerate(zip(wanted, found, strict=True)):
             if raw is None:
                 track.holding.forget(entry_id)

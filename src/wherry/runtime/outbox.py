@@ -6,10 +6,10 @@ application asked for it. What is sent outside any message is written at once, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
-from ..broker.commits import Emit
+from ..broker.commits import Emit, size_of
 from ..broker.wire import pack_message
 from ..config import Config
 from ..errors import MessageError, RepliesTooLarge, ScopeClosed
@@ -38,73 +38,79 @@ class Outbox:
         hooks: Hooks,
     ) -> None:
         """Feed a committer; ``attempt_of`` names the run of a delivery."""
-        self._config = config
+        self._message_bytes = config.message_bytes
+        self._takes_acks = config.ack_mode != "off"
+        self._most, self._most_bytes = config.replies_held, config.replies_held_bytes
         self._committer = committer
         self._attempt_of = attempt_of
         self._clock = clock
         self._hooks = hooks
 
-    async def send(self, lane: Lane, message: Message) -> None:
+    def take(self, lane: Lane, message: Message) -> Awaitable[None] | None:
         """Take one event of a lane's instance.
+
+        Returns:
+            What to await before the next one, if replies are written as they come; they are
+            queued already.
 
         Raises:
             ScopeClosed: the instance has ended or its partition is lost.
             MessageError: no ASGI event, does not travel, or too large.
             RepliesTooLarge: more is held for the message than may be.
         """
-        track = cast("Track | None", lane.tracking)
+        track: Track | None = lane.tracking
         instance = lane.instance
         if track is None or instance is None or track.holding.is_lost:
             raise ScopeClosed(f"scope {lane.scope_id!r} is not served here any more")
         kind = message.get("type")
         if kind == ACK:
-            if self._config.ack_mode == "off":
+            if not self._takes_acks:
                 raise MessageError(
                     "message.ack was sent, but ack_mode is off; set it to auto or on"
                 )
             _acknowledge(instance, message)
-            return
-        delivery = _cause_of(instance, message)
-        if kind == FLUSH:
-            if delivery is not None:
-                delivery.is_streamed = True
-                await self._emit_held(track, delivery)
-            return
+            return None
+        delivery = instance.unfinished[0] if instance.unfinished else None
         if "wherry" in message:
+            delivery = _cause_of(instance, message)
             message = {key: value for key, value in message.items() if key != "wherry"}
-        packed = pack_message(message, self._config.message_bytes)
+        if kind == FLUSH:
+            if delivery is None:
+                return None
+            delivery.is_streamed = True
+            return self._emit_held(track, delivery)
+        packed = pack_message(message, self._message_bytes)
         if delivery is None:
-            await self._emit(track, None, [packed])
-        elif delivery.is_streamed:
+            return self._emit(track, None, [packed])
+        if delivery.is_streamed:
             delivery.replies.append(packed)
-            await self._emit_held(track, delivery)
-        else:
-            self._hold(lane, delivery, packed)
+            return self._emit_held(track, delivery)
+        self._hold(lane, delivery, packed)
+        return None
 
     def _hold(self, lane: Lane, delivery: Delivery, packed: bytes) -> None:
-        if (
-            len(delivery.replies) >= self._config.replies_held
-            or delivery.replies_bytes + len(packed) > self._config.replies_held_bytes
-        ):
+        replies, size = delivery.replies, delivery.replies_bytes + len(packed)
+        if len(replies) >= self._most or size > self._most_bytes:
             raise RepliesTooLarge(
                 f"scope {lane.scope_id!r} holds {len(delivery.replies)} replies "
                 f"({delivery.replies_bytes} bytes) for entry {delivery.entry.id}, as many as it "
                 "may; send {'type': 'wherry.flush'} in between, or raise replies_held"
             )
-        if not delivery.replies:
+        if not replies:
             delivery.held_at_s = self._clock.now_s()
-        delivery.replies.append(packed)
-        delivery.replies_bytes += len(packed)
+        replies.append(packed)
+        delivery.replies_bytes = size
 
-    async def _emit_held(self, track: Track, delivery: Delivery) -> None:
+    def _emit_held(self, track: Track, delivery: Delivery) -> Awaitable[None] | None:
         replies, delivery.replies, delivery.replies_bytes = delivery.replies, [], 0
-        if replies:
-            await self._emit(track, delivery, replies)
+        return self._emit(track, delivery, replies) if replies else None
 
-    async def _emit(self, track: Track, delivery: Delivery | None, replies: list[bytes]) -> None:
+    def _emit(
+        self, track: Track, delivery: Delivery | None, replies: list[bytes]
+    ) -> Awaitable[None]:
         holding = track.holding
         holding.emits += 1
-        size = sum(map(len, replies)) + 64
+        size = size_of(replies, sum(map(len, replies)))
         if delivery is None:
             operation = Emit(holding.emits, "", track.scope_id, replies, size_bytes=size)
         else:
@@ -121,22 +127,20 @@ class Outbox:
             )
             delivery.emitted += len(replies)
         self._committer.put(track, operation)
-        await self._committer.wait_room(holding)
+        return self._committer.wait_room(holding)
 
 
 def tell_of_long_holding(hooks: Hooks, delivery: Delivery, now_s: float) -> None:
-    """Say once for each application how to stream, if replies were held for over a second."""
-    if delivery.replies and not delivery.is_streamed:
-        held_s = now_s - delivery.held_at_s
-        if held_s > HELD_WARNING_S:
-            hooks.warn_once(
-                "replies were held for over a second, as they are until the message is finished; "
-                "to stream them send {'type': 'wherry.flush'} from the application, or "
-                "send(stream=True) from the client",
-                scope=delivery.entry.scope_id,
-                entry=delivery.entry.id,
-                duration_s=round(held_s, 3),
-            )
+    """Say once for each application how to stream; replies were held for over a second."""
+    if not delivery.is_streamed:
+        hooks.warn_once(
+            "replies were held for over a second, as they are until the message is finished; "
+            "to stream them send {'type': 'wherry.flush'} from the application, or "
+            "send(stream=True) from the client",
+            scope=delivery.entry.scope_id,
+            entry=delivery.entry.id,
+            duration_s=round(now_s - delivery.held_at_s, 3),
+        )
 
 
 def _acknowledge(instance: Instance, message: Message) -> None:
@@ -147,7 +151,7 @@ def _acknowledge(instance: Instance, message: Message) -> None:
 
 
 def _cause_of(instance: Instance, message: Message) -> Delivery | None:
-    """The delivery that an event answers: the one it names, or else the oldest open one.
+    """The delivery that an event names, or else the oldest open one.
 
     Raises:
         MessageError: it names one that is not open.

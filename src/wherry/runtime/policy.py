@@ -8,7 +8,7 @@ from ..model import Message
 from .delivery import Delivery
 from .inbox import Item
 from .instance import Instance
-from .lane import Lane
+from .lane import Lane, Outlet, Rules
 
 
 class Gate(Protocol):
@@ -31,25 +31,11 @@ class Gate(Protocol):
         ...
 
 
-class Policy(Protocol):
-    """What differs between a bare server and a worker; see `Untracked`.
-
-    Attributes:
-        gate: None as long as every lane may start.
-    """
-
-    gate: Gate | None
+class Policy(Rules, Protocol):
+    """What differs between a bare server and a worker; see `Untracked`."""
 
     def created(self, lane: Lane) -> None:
         """A lane was made; its task starts in the next turn of the loop."""
-        ...
-
-    def begin(self, lane: Lane) -> bool:
-        """Whether a lane may start on a message now; if not, wake it later."""
-        ...
-
-    def idled(self, lane: Lane) -> None:
-        """A lane that had started is no longer busy."""
         ...
 
     def fits(self, lane: Lane, item: Item) -> bool:
@@ -62,14 +48,6 @@ class Policy(Protocol):
 
     async def prepare(self, lane: Lane) -> Instance:
         """A new instance with a fresh scope."""
-        ...
-
-    def open(self, lane: Lane, delivery: Delivery) -> Message:
-        """The message of a delivery that is now being handled."""
-        ...
-
-    def finish(self, lane: Lane, delivery: Delivery) -> None:
-        """A delivery is finished."""
         ...
 
     def failed(self, lane: Lane, delivery: Delivery, error: BaseException) -> bool:
@@ -92,12 +70,12 @@ class Policy(Protocol):
 class Untracked:
     """The policy of a bare server: messages are in memory and tried once."""
 
-    gate: Gate | None = None
+    outlet: Outlet | None = None
 
     def created(self, lane: Lane) -> None:
         """Nothing to do."""
 
-    def begin(self, lane: Lane) -> bool:
+    def begin(self, lane: Lane, item: Item) -> bool:
         """Always."""
         return True
 

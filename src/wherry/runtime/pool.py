@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 from ..hooks import Hooks
 from ..model import Message
 from .calling import Caller
-from .delivery import Delivery
 from .endings import Endings
 from .face import Face
 from .failures import Failures
 from .farewell import Farewell
 from .idle import Idle
-from .inbox import Item
 from .instance import Instance
 from .lane import Lane, LaneState
 from .leaving import Leaving
@@ -36,6 +34,7 @@ class Pool:
     Attributes:
         lanes: every scope's lane that takes messages.
         failures: errors of applications.
+        policy: what becomes of messages.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Pool:
         self.lanes: dict[Any, Lane] = {}
         self.failures = Failures(hooks)
         self._face = face
-        self._policy = policy
+        self.policy = policy
         self._hooks = hooks
         self._endings = Endings(policy, self.failures)
         self._idle = Idle()
@@ -96,9 +95,8 @@ class Pool:
             pass
         self.lanes[scope_id] = lane
         self._idle.add(lane)
-        self._policy.created(lane)
-        lane.future = loop.create_task(lane.run(), name=f"instance:{scope_id}")
-        lane.future.add_done_callback(lambda _: self._done(lane))
+        self.policy.created(lane)
+        lane.start(loop)
         return lane
 
     def find(self, scope_id: Any, scope: Any) -> Lane | None:
@@ -195,11 +193,12 @@ class Pool:
                 scope=str(lane.scope_id),
                 duration_s=self.end_timeout_s,
             )
-            self._policy.abandoned(lane)
+            self.policy.abandoned(lane)
             self._room.leave(lane)
             self._make_room()
 
-    def _done(self, lane: Lane) -> None:
+    def done(self, lane: Lane) -> None:
+        """See `wherry.runtime.lane.Host`."""
         # An error is told through `failures`, and asyncio need not tell it again.
         with suppress(asyncio.CancelledError):
             lane.future.exception()
@@ -208,7 +207,7 @@ class Pool:
         self._retire(lane)
         successor = self._leaving.remove(lane) or self.lanes.get(lane.scope_id)
         self._room.leave(lane)
-        self._policy.ended(lane)
+        self.policy.ended(lane)
         if lane.input_queue:
             self._hand_over(lane, successor)
         lane.instance = None  # no cycle holds what has ended: it is freed without a collection
@@ -253,23 +252,13 @@ class Pool:
     async def prepare(self, lane: Lane) -> Instance:
         """See `wherry.runtime.lane.Host`."""
         self._idle.discard(lane)
-        return await self._policy.prepare(lane)
+        return await self.policy.prepare(lane)
 
-    async def call(self, instance: Instance) -> None:
+    def call(self, instance: Instance) -> Awaitable[None]:
         """See `wherry.runtime.lane.Host`."""
         if instance.refusal is not None:
             raise instance.refusal
-        await self._caller.call(self._face.application, instance)
-
-    def begin(self, lane: Lane, item: Item) -> bool:
-        """See `wherry.runtime.lane.Host`."""
-        if (gate := self._policy.gate) is not None and not gate.admits(lane, item):
-            return False
-        return self._policy.fits(lane, item) and (lane.is_busy or self._policy.begin(lane))
-
-    def idled(self, lane: Lane) -> None:
-        """See `wherry.runtime.lane.Host`."""
-        self._policy.idled(lane)
+        return self._caller.call(self._face.application, instance)
 
     def queued(self, lane: Lane) -> None:
         """See `wherry.runtime.lane.Host`."""
@@ -282,15 +271,16 @@ class Pool:
 
     def rest(self, lane: Lane) -> None:
         """See `wherry.runtime.lane.Host`."""
-        may_end = self._policy.rest(lane)
+        may_end = self.policy.rest(lane)
         if not lane.is_open:
             if lane.state is LaneState.ENDING:
                 self._cancel(lane)
-        elif lane.input_queue and not self._policy.fits(lane, lane.input_queue.peek()):
+        elif lane.input_queue and not self.policy.fits(lane, lane.input_queue.peek()):
             self.end(lane)
         elif may_end and not lane.input_queue:
             self._touch(lane)
             self._idle.add(lane)
+            lane.input_queue.shrink()
             self._make_room()
 
     def _touch(self, lane: Lane) -> None:
@@ -298,20 +288,14 @@ class Pool:
         if not self._idle.is_set_by_hand(lane):
             lane.touch(self._unix_s())
 
-    def open(self, lane: Lane, delivery: Delivery) -> Message:
-        """See `wherry.runtime.lane.Host`."""
-        return self._policy.open(lane, delivery)
-
-    def finish(self, lane: Lane, delivery: Delivery) -> None:
-        """See `wherry.runtime.lane.Host`."""
-        self._policy.finish(lane, delivery)
-
     def returned(self, lane: Lane, instance: Instance) -> None:
         """See `wherry.runtime.lane.Host`."""
+        self._caller.ended()
         self._endings.returned(lane, instance)
 
     def raised(self, lane: Lane, instance: Instance, error: BaseException) -> None:
         """See `wherry.runtime.lane.Host`."""
+        self._caller.ended()
         self._endings.raised(lane, instance, error)
 
     async def pass_on(self, scope: Any, message: Message) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ..broker.connect import Link
-from ..broker.streams import History, read_streams
+from ..broker.streams import History, RawEntry, read_streams
 from ..broker.wire import Keys
 from ..config import Config
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
@@ -21,9 +22,8 @@ from ..hooks import Hooks
 from ..model import EntryId
 from .holding import Holding, Holdings
 from .router import Router
-from .window import Window
+from .selection import Choice, Selection
 
-MAX_COUNT = 256
 MAX_PAUSE_S = 2.0
 RECHECK_S = 60.0
 UNBLOCK_PAUSE_S = 0.005
@@ -34,6 +34,10 @@ class Gate(Protocol):
 
     def has_room(self) -> bool:
         """Whether the pool takes another scope."""
+        ...
+
+    def is_settling(self) -> bool:
+        """Whether answers of commits, which make room, are on their way."""
         ...
 
     def history_changed(self) -> None:
@@ -89,8 +93,8 @@ class Reader:
         self._router = router
         self._gate = gate
         self._hooks = hooks
-        self._window = Window(config, holdings)
-        self._reading: dict[Holding, int] = {}
+        self._selection = Selection(config, holdings)
+        self._waiting: Choice | None = None  # what the blocking read under way is for
         self._patience: asyncio.Timeout
 
     async def run(self) -> None:
@@ -117,54 +121,40 @@ class Reader:
             holding.ledger.rewind()
 
     async def _turn(self) -> None:
-        readable, count = self._choose()
-        if not readable:
+        choice = None
+        if self._gate.has_room():
+            choice = self._selection.choose(self._reads.sent, is_settling=self._gate.is_settling())
+        if choice is None:
             await self._holdings.changed.wait()
             # A set event does not suspend, and `_watch` must run to clear it.
             await asyncio.sleep(0)
             return
         try:
             async with asyncio.timeout(None) as self._patience:
-                self._reading = readable
-                await self._read(readable, count)
+                if not choice.is_partial:
+                    self._waiting = choice
+                await self._read(choice)
         except TimeoutError:
             # The watch has cut this read short, and with it its connection.
             self._read_anew()
         finally:
-            self._reading = {}
+            self._waiting = None
 
     async def _watch(self) -> None:
         """Cut a blocking read short when it waits for too little."""
         while True:
             await self._holdings.changed.wait()
             self._holdings.changed.clear()
-            if self._reading and self._is_outdated(self._reading):
+            waiting = self._waiting
+            if (
+                waiting is not None
+                and self._gate.has_room()
+                and waiting.is_outdated(self._selection.readable())
+            ):
                 await self._interrupt(self._reads.sent)
 
-    def _choose(self) -> tuple[dict[Holding, int], int]:
-        """What to read, with the number of rewinds of each, and how many entries of each."""
-        free = self._window.free()
-        if not free or not self._gate.has_room():
-            return {}, 0
-        readable = [one for one in self._holdings.all() if self._window.has_space(one)]
-        # One entry for each stream is the least that can be asked for. The router takes what the
-        # window has room for, in this order: each comes to be the first, or the last would starve.
-        first = self._reads.sent % max(1, len(readable))
-        in_order = {one: one.ledger.rewinds for one in (*readable[first:], *readable[:first])}
-        return in_order, max(1, min(MAX_COUNT, free // max(1, len(readable))))
-
-    def _is_outdated(self, reading: dict[Holding, int]) -> bool:
-        """Whether a blocking read leaves out a partition, or waits behind an old cursor."""
-        now = {one for one in self._holdings.all() if self._window.has_space(one)}
-        if not now.issubset(reading):
-            return self._gate.has_room()
-        return any(
-            holding.ledger.rewinds != rewinds or holding.is_lost or holding.ledger.is_draining
-            for holding, rewinds in reading.items()
-        )
-
-    async def _read(self, readable: dict[Holding, int], count: int) -> None:
-        by_key = {self._keys.entries(one.ledger.partition): one for one in readable}
+    async def _read(self, choice: Choice) -> None:
+        by_key = {self._keys.entries(one.ledger.partition): one for one in choice.rewinds}
         cursors = {key: holding.ledger.cursor for key, holding in by_key.items()}
         self._reads.sent += 1
         self._reads.sent_at_s = time.monotonic()
@@ -172,8 +162,8 @@ class Reader:
             answer = await read_streams(
                 self._links[0],
                 cursors,
-                count=count,
-                block_ms=int(self._config.block_s * 1000),
+                count=choice.count,
+                block_ms=None if choice.is_partial else int(self._config.block_s * 1000),
             )
         finally:
             self._reads.answered = self._reads.sent
@@ -183,13 +173,25 @@ class Reader:
             self._read_anew()
         if is_other:
             self._gate.history_changed()
-        for key, entries in answer.items():
-            holding = by_key[key]
+        self._route(by_key, answer, choice)
+
+    def _route(
+        self,
+        by_key: Mapping[str, Holding],
+        answer: Mapping[str, Sequence[RawEntry]],
+        choice: Choice,
+    ) -> None:
+        room = self._selection.window.room()
+        backlogged: list[Holding] = []
+        for key, holding in by_key.items():
             if holding.is_lost or holding.ledger.is_draining:
                 continue
-            if holding.ledger.rewinds != readable[holding]:
+            if holding.ledger.rewinds != choice.rewinds[holding]:
                 continue
-            self._router.route(holding, entries)
+            entries = answer.get(key, ())
+            if not self._router.route(holding, entries, room) or len(entries) >= choice.count:
+                backlogged.append(holding)
+        self._selection.note(choice.rewinds, backlogged)
         for holding in self._holdings.all():
             holding.ledger.answered(self._reads.answered)
 
@@ -206,9 +208,9 @@ class Reader:
                 await asyncio.sleep(UNBLOCK_PAUSE_S)
         except (StoreError, StoreRefused, StoreUnavailable):
             pass
-        if self._reads.answered < read and self._reading:
+        if self._reads.answered < read and self._waiting is not None:
             # Once for each read: a timeout that is about to strike cannot be set again.
-            self._reading = {}
+            self._waiting = None
             self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def _recheck(self) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..broker.commits import Bury
+from ..broker.entries import read_entry
 from ..broker.streams import RawEntry
-from ..broker.wire import read_entry
 from ..config import Config
 from ..hooks import Hooks
 from ..model import BadEntry, Entry, EntryId, ScopeId
@@ -20,7 +20,7 @@ from .delivery import Delivery, expiry_of, has_expired
 from .holding import Holding, Track
 from .pasts import Fate, Pasts
 from .pool import Face
-from .window import Window
+from .window import Room
 
 
 class Router:
@@ -29,7 +29,6 @@ class Router:
     def __init__(
         self,
         config: Config,
-        window: Window,
         face: Face,
         committer: Committer,
         clock: Clock,
@@ -38,49 +37,52 @@ class Router:
         """Route into the lanes behind ``face``; ``pasts`` must be set before the first entry."""
         self.pasts: Pasts
         self._config = config
-        self._window = window
         self._face = face
         self._committer = committer
         self._clock = clock
         self._hooks = hooks
 
-    def route(self, holding: Holding, raw: Sequence[RawEntry]) -> None:
+    def route(self, holding: Holding, raw: Sequence[RawEntry], room: Room) -> bool:
         """Take entries of one partition in the order in which they stand in the stream.
 
-        Those that the window has no room for are left, to be read again.
+        Returns:
+            Whether all were taken; those that there is no room for are left, to be read again.
         """
-        ledger = holding.ledger
-        most, most_bytes = self._window.limits(holding)
+        ledger, partition = holding.ledger, holding.ledger.partition
+        most, limit_bytes = self._config.in_flight_per_partition, self._config.message_bytes
         for raw_id, flat in raw:
             entry_id = EntryId(raw_id.decode())
             if not ledger.knows(entry_id):
-                if ledger.in_flight >= most or ledger.in_flight_bytes >= most_bytes:
-                    return
-                self._route(holding, raw_id, flat)
+                if room.entries <= 0 or room.size_bytes <= 0 or ledger.in_flight >= most:
+                    return False
+                entry = read_entry(partition, entry_id, flat, limit_bytes)
+                if self._take(holding, entry):
+                    room.entries -= 1
+                    room.size_bytes -= entry.size_bytes
             ledger.cursor = entry_id
+        return True
 
-    def _route(self, holding: Holding, raw_id: bytes, flat: list[bytes]) -> None:
-        entry = read_entry(holding.ledger.partition, raw_id, flat, self._config.message_bytes)
+    def _take(self, holding: Holding, entry: Entry | BadEntry) -> bool:
+        """Take an entry in hand; False if its scope has no room for it."""
         if isinstance(entry, BadEntry):
             holding.ledger.hold(entry.id, entry.size_bytes)
             self._bury(holding, entry)
-            return
+            return True
         track = holding.track(entry.scope_id)
-        if self._is_hot(holding, track):
+        lane = track.lane
+        if (
+            (lane is not None and len(lane.input_queue.items) >= self._config.scope_waiting)
+            or track.refilling is not None
+            or (holding.deferred.count and holding.deferred.has(track.scope_id))
+        ):
             holding.deferred.add(entry.scope_id, entry.id)
-            return
+            return False
         holding.ledger.hold(entry.id, entry.size_bytes)
         if not self.deliver(track, entry):
             holding.ledger.forget(entry.id)
             holding.deferred.add(entry.scope_id, entry.id)
-
-    def _is_hot(self, holding: Holding, track: Track) -> bool:
-        if track.refilling is not None or (
-            holding.deferred.count and holding.deferred.has(track.scope_id)
-        ):
-            return True
-        lane = track.lane
-        return lane is not None and len(lane.input_queue) >= self._config.scope_waiting
+            return False
+        return True
 
     def refill(self, track: Track, raw: RawEntry) -> bool:
         """Take an entry whose id was deferred; the ledger holds it already.
@@ -88,7 +90,8 @@ class Router:
         Returns:
             False if it must be deferred again.
         """
-        entry = read_entry(track.holding.partition, raw[0], raw[1], self._config.message_bytes)
+        entry_id = EntryId(raw[0].decode())
+        entry = read_entry(track.holding.partition, entry_id, raw[1], self._config.message_bytes)
         if isinstance(entry, BadEntry):
             self._bury(track.holding, entry)
             return True
@@ -108,7 +111,7 @@ class Router:
         ):
             self._committer.put(track, expiry_of(entry))
             return True
-        delivery = Delivery(entry, is_streamed=entry.mark == 2)
+        delivery = Delivery(entry)
         if holding.attempts or holding.takeover is not None:
             fate = self.pasts.resume(track, delivery)
             if fate is not Fate.DELIVER:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..broker.commits import Bury, Commit, Emit, Fail, Operation, Outcome
+from ..broker.commits import COMMITS, FINISHING, Bury, Emit, Fail, Operation, Outcome
 from ..hooks import Hooks
 from ..model import EntryId, ScopeId, id_key
-from .committer import Committer, Result
+from .committer import Committer, Result, Sent
 from .delivery import Delivery
 from .holding import Holding, Holdings, Track
 from .pool import Pool
@@ -41,8 +41,29 @@ class Settlement:
         self._reads = reads
         self._hooks = hooks
 
+    def settle_done(self, holding: Holding, sent: Sequence[Sent]) -> None:
+        """Take the answer to a call of which everything took effect, as nearly all do."""
+        self._holdings.changed.set()
+        if holding.is_lost:
+            return
+        rested: list[Track] = []
+        for operation, track in sent:
+            if isinstance(operation, FINISHING):
+                self._finish(holding, operation.entry_id)
+                if isinstance(operation, Bury) and operation.attempts:
+                    self._tell(holding, operation)
+            track.outstanding -= 1
+            if not track.outstanding or holding.deferred.count:
+                rested.append(track)
+        for track in rested:
+            if track.settled and not track.outstanding:
+                track.wake()
+            self._rest(track)
+        self.settled()
+
     def settle(self, holding: Holding, results: Sequence[Result] | None) -> None:
         """Take the results of one call; None: the partition is no longer ours."""
+        self._holdings.changed.set()
         if holding.is_lost:
             return
         if results is None:
@@ -52,9 +73,9 @@ class Settlement:
         for result in results:
             operation = result.operation
             if result.outcome is Outcome.DONE or (
-                result.outcome is Outcome.ALREADY and not isinstance(operation, Commit)
+                result.outcome is Outcome.ALREADY and not isinstance(operation, COMMITS)
             ):
-                if isinstance(operation, Commit | Bury):
+                if isinstance(operation, FINISHING):
                     self._finish(holding, operation.entry_id)
                 if isinstance(operation, Bury) and operation.attempts:
                     self._tell(holding, operation)
@@ -62,7 +83,6 @@ class Settlement:
                 self._rest(result.track)
             else:
                 odd.append(result)
-        self._holdings.changed.set()
         if odd:
             self._settle_odd(holding, odd)
         self.settled()
@@ -88,7 +108,7 @@ class Settlement:
             dropped[scope_id] = result.track
             if result.outcome is Outcome.BAD:
                 guilty[scope_id] = result
-            if result.outcome is Outcome.ALREADY and isinstance(operation, Commit):
+            if result.outcome is Outcome.ALREADY and isinstance(operation, COMMITS):
                 self._finish(holding, operation.entry_id)
             else:
                 in_hand.setdefault(scope_id, {}).update(_entry_of(operation))

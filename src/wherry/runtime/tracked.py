@@ -13,13 +13,14 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from ..broker.attempts import pack_row
-from ..broker.commits import Commit, Fail, StateChange
-from ..broker.wire import pack, read_body, unpack
+from ..broker.commits import Answer, Commit, Fail, StateChange, size_of
+from ..broker.entries import read_body
+from ..broker.wire import pack, unpack
 from ..config import Config
 from ..errors import MessageError, StoreError
 from ..hooks import Hooks
 from ..model import AttemptsRow, Message, ScopeId
-from .asgi import ASGI_VERSIONS
+from .asgi import ASGI_VERSIONS, EXTENSIONS
 from .burials import Burials
 from .clock import Clock
 from .committer import Committer
@@ -27,9 +28,10 @@ from .delivery import Delivery, expiry_of, has_expired
 from .holding import Holdings, Track
 from .inbox import Item
 from .instance import Instance
-from .lane import Lane
-from .outbox import tell_of_long_holding
+from .lane import Lane, Outlet
+from .outbox import HELD_WARNING_S, tell_of_long_holding
 from .policy import Gate
+from .turns import Turns
 
 ERROR_BYTES = 2048
 
@@ -51,6 +53,7 @@ class Tracked:
         burials: gives up what failed too often; the same.
         gate: says when lanes may start, while a suspect must run alone.
         on_overdue: fails an attempt that takes longer than ``handler_timeout_s``; the same.
+        outlet: where nobody has overridden ``application_send``, what takes its place; the same.
         lifespan_state: what the application put into its lifespan's state.
     """
 
@@ -61,13 +64,13 @@ class Tracked:
         self.burials: Burials
         self.gate: Gate | None = None
         self.on_overdue: Callable[[Lane, Delivery], None]
+        self.outlet: Outlet | None = None
         self.lifespan_state: dict[str, Any] = {}
         self._config = config
         self._holdings = holdings
         self._clock = clock
         self._hooks = hooks
-        self._busy_count = 0
-        self._gated: dict[Lane, None] = {}  # in the order in which they came
+        self._turns = Turns(config.concurrency)
 
     def created(self, lane: Lane) -> None:
         """Tie a new lane to the track of its scope; a scope of no held partition has none."""
@@ -77,13 +80,19 @@ class Tracked:
                 track = lane.tracking = holding.track(ScopeId(lane.scope_id))
                 track.lane = lane
 
-    def begin(self, lane: Lane) -> bool:
-        """Whether there is room for one more busy lane."""
-        if self._busy_count >= self._config.concurrency:
-            self._gated[lane] = None
+    def begin(self, lane: Lane, item: Item) -> bool:
+        """Whether the item is for the lane's instance, and there is room for one more busy lane."""
+        if self.gate is not None and not self.gate.admits(lane, item):
             return False
-        self._busy_count += 1
-        return True
+        if isinstance(item, Delivery):
+            track: Track | None = lane.tracking
+            entry = item.entry
+            if track is None or track.holding.is_lost or entry.scope_keys != track.keys:
+                return False
+            if entry.expires_unix_ms and self._expire(lane, track):
+                head = lane.input_queue.peek()
+                return head is not None and self.begin(lane, head)
+        return lane.is_busy or self._turns.take(lane)
 
     def fits(self, lane: Lane, item: Item) -> bool:
         """Whether the lane's instance has the scope keys that the entry asks for."""
@@ -104,16 +113,7 @@ class Tracked:
 
     def idled(self, lane: Lane) -> None:
         """A lane is no longer busy: let the next one start."""
-        self._busy_count -= 1
-        self._open_gate()
-
-    def _open_gate(self) -> None:
-        while self._gated and self._busy_count < self._config.concurrency:
-            gated = next(iter(self._gated))
-            del self._gated[gated]
-            if gated.is_open and gated.input_queue:
-                gated.wake()
-                return
+        self._turns.give_back()
 
     async def prepare(self, lane: Lane) -> Instance:
         """A new instance with a fresh scope, when its backoff is over and its state is loaded."""
@@ -156,7 +156,7 @@ class Tracked:
             "scope_id": scope_id,
             "asgi": dict(ASGI_VERSIONS),
             "state": dict(self.lifespan_state),
-            "extensions": {"wherry.flush": {}, "message.ack": {}},
+            "extensions": dict(EXTENSIONS),
         }
         if self._config.ack_mode == "off":
             del scope["extensions"]["message.ack"]
@@ -187,35 +187,45 @@ class Tracked:
         Raises:
             MessageError: the durable state cannot be packed or is too large.
         """
-        track = cast("Track", lane.tracking)
-        entry = delivery.entry
+        track: Track = lane.tracking
+        entry, replies = delivery.entry, delivery.replies
+        if replies and self._clock.now_s() > delivery.held_at_s + HELD_WARNING_S:
+            tell_of_long_holding(self._hooks, delivery, self._clock.now_s())
+        if delivery.timer is not None:
+            delivery.stop_timer()
+        size = size_of(replies, delivery.replies_bytes)
+        if len(replies) == 1 and not (
+            self._config.durable_state or entry.mark or entry.inbox or delivery.emitted
+        ):
+            self.committer.put(track, Answer(entry.id, entry.scope_id, replies[0], size))
+            return
         change = self._change_of(lane, track) if self._config.durable_state else None
         if change is not None and change.packed is not None:
             track.packed, track.version = change.packed, entry.id if change.packed else ""
         operation = Commit(
             entry.id,
             entry.scope_id,
-            delivery.replies,
+            replies,
             entry.inbox,
             change,
             self.attempt_of(track, delivery) if entry.mark else "",
             delivery.emitted,
-            delivery.replies_bytes + (len(change.packed or b"") if change else 0) + 128,
+            size + (len(change.packed or b"") if change else 0),
         )
-        tell_of_long_holding(self._hooks, delivery, self._clock.now_s())
         self.committer.put(track, operation)
-        delivery.stop_timer()
-        self._expire(lane, track)
 
-    def _expire(self, lane: Lane, track: Track) -> None:
-        """Finish what has expired while it waited its turn."""
-        while isinstance(head := lane.input_queue.peek(), Delivery):
-            if not head.entry.expires_unix_ms or not has_expired(
-                head.entry, self._clock.redis_ms()
-            ):
-                return
+    def _expire(self, lane: Lane, track: Track) -> bool:
+        """Finish what has expired while it waited its turn; whether anything has."""
+        has_any = False
+        while (
+            isinstance(head := lane.input_queue.peek(), Delivery)
+            and head.entry.expires_unix_ms
+            and has_expired(head.entry, self._clock.redis_ms())
+        ):
             lane.input_queue.take()
             self.committer.put(track, expiry_of(head.entry))
+            has_any = True
+        return has_any
 
     def _change_of(self, lane: Lane, track: Track) -> StateChange:
         instance = lane.instance
@@ -289,8 +299,7 @@ class Tracked:
             track.holding.drop_if_unused(track)
         if self.gate is not None:
             self.gate.ended(lane)
-        # It may have been let in, and have ended before it began.
-        self._open_gate()
+        self._turns.pass_on()
 
     def abandoned(self, lane: Lane) -> None:
         """Its partition is for another process, where the scope need not wait for this lane."""

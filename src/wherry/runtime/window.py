@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..config import Config
 from .holding import Holding, Holdings
+
+
+@dataclass(slots=True)
+class Room:
+    """What may still be taken in hand.
+
+    Attributes:
+        entries: how many.
+        size_bytes: how much; the last entry may pass it, or one larger than the window could
+            never be taken.
+    """
+
+    entries: int
+    size_bytes: int
+
+    @property
+    def is_left(self) -> bool:
+        """Whether one more may be taken."""
+        return self.entries > 0 and self.size_bytes > 0
 
 
 class Window:
@@ -16,10 +37,15 @@ class Window:
         self._config = config
         self._holdings = holdings
 
+    def room(self) -> Room:
+        """What may be taken now."""
+        count, size = self._holdings.in_flight()
+        return Room(self._config.in_flight - count, self._config.in_flight_bytes - size)
+
     def free(self) -> int:
         """How many more entries may be taken; 0 also when the bytes are used up."""
-        count, size = self._holdings.in_flight()
-        return max(0, self._config.in_flight - count) if size < self._config.in_flight_bytes else 0
+        room = self.room()
+        return room.entries if room.is_left else 0
 
     def has_space(self, holding: Holding) -> bool:
         """Whether a partition may be read, as far as it goes for itself."""
@@ -27,16 +53,4 @@ class Window:
             not holding.ledger.is_draining
             and holding.ledger.in_flight < self._config.in_flight_per_partition
             and holding.deferred.count < self._config.deferred
-        )
-
-    def limits(self, holding: Holding) -> tuple[int, int]:
-        """Up to which count, and to which bytes, a partition's entries in hand may grow now.
-
-        The last entry may pass the bytes, or one larger than all of them could never be taken.
-        """
-        count, size = self._holdings.in_flight()
-        config, ledger = self._config, holding.ledger
-        return (
-            min(config.in_flight_per_partition, ledger.in_flight + config.in_flight - count),
-            ledger.in_flight_bytes + config.in_flight_bytes - size,
         )

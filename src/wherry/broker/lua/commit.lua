@@ -4,6 +4,7 @@
 -- KEYS: in, lease, attempts, dead, then reply streams, inboxes and states by number.
 -- ARGV: token, '1' if this call may have been carried out before, MAXLEN and ttl ms of replies,
 --   ttl ms of states (0 none), then operations:
+--   answer: 'a' id out message (a commit of one reply and nothing else, as most are)
 --   commit: 'c' id scope out inbox state [action expected bytes] end first count message...
 --   emit:   'e' number id scope out inbox attempt first count message...
 --   fail:   'f' id scope row
@@ -12,8 +13,9 @@
 --           (kept '0': not to the dead letters)
 -- out, inbox, state: number of a key, 0 without. action: '' unchanged, 's' set, 'd' delete.
 -- end: '' or the attempt to put on the end mark. first: index of the first reply.
--- Answer: 'FENCED', or for each operation 1 done, 0 already done, -1 void (behind another of its
--- scope that was not done), 'stale' or 'bad:' and the reason.
+-- Answer: 'FENCED', the number of operations when all are done, or for each operation 1 done,
+-- 0 already done, -1 void (behind another of its scope that was not done), 'stale' or 'bad:' and
+-- the reason.
 if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then
   return 'FENCED'
 end
@@ -23,11 +25,18 @@ local function kind(key)
   return type(answer) == 'table' and answer.ok or answer
 end
 
+-- Looked at once for each key: within a call nobody else writes.
+local kinds = {}
+
 local function usable(number, wanted)
   if number == 0 then
     return true
   end
-  local found = kind(KEYS[number])
+  local found = kinds[number]
+  if not found then
+    found = kind(KEYS[number])
+    kinds[number] = found
+  end
   return found == wanted or found == 'none'
 end
 
@@ -39,6 +48,7 @@ end
 local resent, maxlen, ttl, state_ttl = ARGV[2] == '1', ARGV[3], ARGV[4], tonumber(ARGV[5])
 local has_attempts = redis.call('EXISTS', KEYS[3]) == 1
 local at, touched, void, answers = 6, {}, {}, {}
+local are_done = true
 
 local function take()
   at = at + 1
@@ -130,18 +140,22 @@ local function finish_entry(id)
   return true
 end
 
-local function commit()
-  local id, scope, out, inbox, state = take(), take(), number(), number(), number()
-  local action, expected, bytes = '', '', ''
-  if state > 0 then
-    action, expected, bytes = take(), take(), take()
+-- The name of a reply stream ends with its scope: `{namespace:partition}:out:` and the scope id.
+local scopes, scope_at = {}, #KEYS[1] - 1 + #'out:'
+
+local function scope_of(out)
+  local scope = scopes[out]
+  if not scope then
+    scope = string.sub(KEYS[out], scope_at)
+    scopes[out] = scope
   end
-  local finish, first, count = take(), number(), number()
-  local write = replies(id, scope, out, inbox, '', first, count, finish)
+  return scope
+end
+
+local function finish(id, scope, bad, write)
   if void[scope] then
     return -1
   end
-  local bad = state > 0 and state_problem(state, expected) or problem(out, inbox)
   -- An entry that is gone was committed before, whatever became of its keys since.
   if bad and #redis.call('XRANGE', KEYS[1], id, id) == 1 then
     void[scope] = true
@@ -152,10 +166,32 @@ local function commit()
     return 0
   end
   write()
-  if state > 0 then
-    write_state(state, action, bytes, id)
-  end
   return 1
+end
+
+local function answer()
+  local id, out, message = take(), number(), take()
+  local scope = scope_of(out)
+  return finish(id, scope, problem(out, 0), function()
+    append(out, 0, 'm', message, 'i', id, 'n', '0', 's', scope)
+  end)
+end
+
+local function commit()
+  local id, scope, out, inbox, state = take(), take(), number(), number(), number()
+  local action, expected, bytes = '', '', ''
+  if state > 0 then
+    action, expected, bytes = take(), take(), take()
+  end
+  local mark, first, count = take(), number(), number()
+  local write = replies(id, scope, out, inbox, '', first, count, mark)
+  local bad = state > 0 and state_problem(state, expected) or problem(out, inbox)
+  return finish(id, scope, bad, function()
+    write()
+    if state > 0 then
+      write_state(state, action, bytes, id)
+    end
+  end)
 end
 
 local function emit()
@@ -232,11 +268,14 @@ local function bury()
   return 1
 end
 
-local operations = {c = commit, e = emit, f = fail, h = hold, b = bury}
-while at <= #ARGV do
-  answers[#answers + 1] = operations[take()]()
+local operations = {a = answer, c = commit, e = emit, f = fail, h = hold, b = bury}
+local last = #ARGV
+while at <= last do
+  local result = operations[take()]()
+  answers[#answers + 1] = result
+  are_done = are_done and result == 1
 end
 for key in pairs(touched) do
   redis.call('PEXPIRE', KEYS[key], ttl)
 end
-return answers
+return are_done and #answers or answers

@@ -1,0 +1,101 @@
+"""Selection: which partitions the next read asks for, and for how many entries of each.
+
+A few partitions with many entries each cost less, to read and to commit, than many with few. So of
+those that are known to have a backlog each read takes as many as make a batch, in turn; those that
+were quiet are always among what is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from ..config import Config
+from .holding import Holding, Holdings
+from .window import Window
+
+MAX_COUNT = 256
+BATCH = 1_024
+"""Entries that one read is to bring at most, as far as can be foreseen.
+
+A few such reads fill the window: while the answers to one are committed the next is worked on and
+the one after that is read.
+"""
+
+
+@dataclass(slots=True, eq=False)
+class Choice:
+    """What to read next.
+
+    Attributes:
+        rewinds: number of rewinds of each partition to be read, in the order of routing.
+        count: most entries of each.
+        is_partial: partitions with a backlog are left out; then it must not wait.
+    """
+
+    rewinds: dict[Holding, int]
+    count: int
+    is_partial: bool
+
+    def is_outdated(self, readable: Iterable[Holding]) -> bool:
+        """Whether it leaves out what can be read, or waits behind an old cursor."""
+        return not self.rewinds.keys() >= set(readable) or any(
+            holding.ledger.rewinds != rewinds or holding.is_lost or holding.ledger.is_draining
+            for holding, rewinds in self.rewinds.items()
+        )
+
+
+class Selection:
+    """Chooses for one worker.
+
+    Attributes:
+        window: what may be taken in hand.
+    """
+
+    __slots__ = ("_backlogged", "_config", "_holdings", "window")
+
+    def __init__(self, config: Config, holdings: Holdings) -> None:
+        """Choose among a worker's holdings."""
+        self.window = Window(config, holdings)
+        self._config = config
+        self._holdings = holdings
+        self._backlogged: dict[Holding, None] = {}  # least recently read first
+
+    def readable(self) -> dict[Holding, None]:
+        """The partitions that may be read, as far as each goes for itself."""
+        return {one: None for one in self._holdings.all() if self.window.has_space(one)}
+
+    def choose(self, turn: int, *, is_settling: bool) -> Choice | None:
+        """What to read, None: nothing now.
+
+        The router takes what the window has room for, in this order: each partition comes to be
+        the first of its kind, or the last would starve.
+
+        Args:
+            turn: counts up from read to read.
+            is_settling: answers to commits, which make room, are on their way. A read for each
+                few entries that one of them makes room for would cost too much.
+        """
+        free, in_flight = self.window.free(), self._config.in_flight
+        if not free or (is_settling and free < min(BATCH, in_flight)):
+            return None
+        readable = self.readable()
+        if not readable:
+            return None
+        count = max(1, min(MAX_COUNT, in_flight // len(readable), free))
+        self._backlogged = {one: None for one in self._backlogged if not one.is_lost}
+        backlogged = [one for one in self._backlogged if one in readable]
+        chosen = backlogged[: max(1, min(BATCH, free) // count)]
+        quiet = [one for one in readable if one not in self._backlogged]
+        first = turn % max(1, len(quiet))
+        return Choice(
+            {one: one.ledger.rewinds for one in (*quiet[first:], *quiet[:first], *chosen)},
+            count,
+            is_partial=len(chosen) < len(backlogged),
+        )
+
+    def note(self, read: Collection[Holding], backlogged: Iterable[Holding]) -> None:
+        """These were read, and of them these have more."""
+        for holding in read:
+            self._backlogged.pop(holding, None)
+        self._backlogged |= dict.fromkeys(backlogged)
