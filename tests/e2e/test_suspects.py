@@ -103,6 +103,8 @@ async def test_the_message_that_kills_is_buried_and_no_other(redis_url: str):
             await seen.drained(60)
             deaths = workers.exits[-signal.SIGSEGV]
             probes = workers.said.count((PROBED, failed.value.entry_id))
+            # One that has just been started would die of the signal that asks it to drain.
+            await until(lambda: workers.count("ready") == deaths + 2, 20)
         (letter,) = await seen.dead()
         assert letter["error"].decode() == DEATH
         assert letter["id"].decode() == failed.value.entry_id
