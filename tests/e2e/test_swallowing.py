@@ -42,7 +42,7 @@ def has(worker: Worker, partition: Any) -> bool:
 
 async def test_partition_of_a_message_that_neither_ends_nor_lets_go_is_handed_on(redis_url: str):
     app, hooks = Swallowing(), Notes()
-    settings = NEVER | {"handler_timeout_s": 0.2}
+    settings: dict[str, Any] = NEVER | {"handler_timeout_s": 0.2}
     async with (
         rig(redis_url, partitions=2) as seen,
         working(app, redis_url, hooks=hooks, **settings) as first,
@@ -101,7 +101,7 @@ async def test_evicted_instance_that_does_not_end_gives_its_partition_away(redis
                 except asyncio.CancelledError:
                     pass
 
-    settings = NEVER | {"max_applications": 1}
+    settings: dict[str, Any] = NEVER | {"max_applications": 1}
     async with (
         rig(redis_url, partitions=2) as seen,
         working(app, redis_url, **settings) as first,
