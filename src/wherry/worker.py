@@ -11,7 +11,6 @@ import os
 import secrets
 import socket
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, cast
 
 from .broker.commits import Retention
@@ -209,7 +208,7 @@ class Worker(StatelessServer):
             handoff,
             renewal or RenewalInLoop(links.command, scripts.renew, keys, config),
             config,
-            {"host": socket.gethostname(), "pid": str(os.getpid()), "version": version("wherry")},
+            reads,
         )
         duties.parked = Parked(leases, holdings, loader.refill)
         balance = Balance(self.worker_id, int(config.beat_s * 1000))

@@ -14,7 +14,7 @@ from tests.e2e.rig import until
 from tests.servers import Server
 from wherry.broker.commits import Emit
 from wherry.broker.connect import Link, Store, open_store
-from wherry.broker.leases import read_members, renew_held
+from wherry.broker.leases import Standing, read_members, renew_held
 from wherry.broker.streams import read_partitions
 from wherry.broker.wire import Meta
 from wherry.errors import StoreError
@@ -238,15 +238,60 @@ async def test_members_are_told_in_order_of_joining_and_forgotten_when_silent(st
         for worker in ("z", "a", "m"):
             beat = await held.leases(worker).beat({"host": worker}, 60_000)
             await until(lambda: is_later(held.link, beat.redis_ms))  # noqa: B023 - used at once
-        assert beat.members == ("z", "a", "m")
+        assert list(beat.members) == ["z", "a", "m"]
         beat = await held.leases("z").beat({"host": "z"}, 60_000)
-        assert beat.members == ("z", "a", "m"), "who beats again keeps its place"
+        assert list(beat.members) == ["z", "a", "m"], "who beats again keeps its place"
         await held.link.call("ZADD", held.keys.members, "1000", "a")
         beat = await held.leases("m").beat({}, 60_000)
-        assert beat.members == ("z", "m")
+        assert list(beat.members) == ["z", "m"]
         assert await held.link.call("ZSCORE", held.keys.joined, "a") is None
         await held.leases("z").leave()
-        assert (await held.leases("m").beat({}, 60_000)).members == ("m",)
+        assert (await held.leases("m").beat({}, 60_000)).members.keys() == {"m"}
+
+
+async def test_member_that_steps_out_lives_and_comes_in_as_the_last(store: Store):
+    async with unclaimed(store) as held:
+        one, two = held.leases("a"), held.leases("b")
+        await one.beat({"n": "1"}, 60_000)
+        before = (await two.beat({"n": "2"}, 60_000)).members
+        assert (await one.beat({"n": "1"}, 60_000, Standing.OUT)).members == {"b": before["b"]}
+        listed = await read_members(held.link, held.keys)
+        assert [member.worker_id for member in listed] == ["b", "a"]
+        await asyncio.sleep(0.003)
+        assert list((await one.beat({}, 60_000)).members) == ["b", "a"]
+        await asyncio.sleep(0.003)
+        after = (await two.beat({}, 60_000, Standing.ANEW)).members
+        assert list(after) == ["a", "b"]
+        assert after["b"] > before["b"]
+
+
+async def test_who_steps_out_is_heard_of_once(store: Store):
+    async with unclaimed(store) as held:
+        one = held.leases("a")
+        await one.beat({}, 60_000)
+        subscription = await held.leases("b").listen()
+        async with asyncio.timeout(5):
+            await one.beat({}, 60_000, Standing.OUT)
+            await subscription.next()
+            await one.beat({}, 60_000, Standing.OUT)
+            (claimed,) = await one.claim([ONE])
+            await one.release(ONE, claimed.token)
+            await subscription.next()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await subscription.next()
+        await subscription.aclose()
+
+
+async def test_partition_whose_stream_is_something_else_is_claimed_all_the_same(store: Store):
+    """Or a lease would be written that nobody knows of, or the others' shares would not add up."""
+    async with unclaimed(store) as held:
+        await held.link.call("DEL", held.keys.entries(ONE))
+        await held.link.call("SET", held.keys.entries(ONE), "x")
+        await held.link.call("SET", held.keys.attempts(ONE), "x")
+        (claimed,) = await held.leases("a").claim([ONE])
+        assert claimed.last_id == "0-0"
+        assert await held.leases("a").attempts([ONE]) == [{}]
 
 
 async def test_beat_tells_redis_time_and_describes_the_member(store: Store):

@@ -307,5 +307,5 @@ async def test_pauses_between_attempts_grow_but_stay_short():
         _, answer = await it.link.next()
         answer.set_result([[1]])
         await until(lambda: it.told)
-        pauses = [data["duration_s"] for text, data in it.hooks.said if "commits wait" in text]
+        pauses = [data["duration_s"] for text, data in it.hooks.said if "committing waits" in text]
         assert pauses == [0.05, 0.1, 0.2, 0.4]

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.rig import Notes, until
 from wherry import Config
 from wherry.broker.attempts import pack_row
-from wherry.broker.leases import Beat, Claimed
+from wherry.broker.leases import Beat, Claimed, Standing
 from wherry.broker.wire import Meta
 from wherry.engine.leases import Balance
 from wherry.errors import StoreUnavailable
@@ -37,6 +37,8 @@ class Leases:
         self.failures: list[str] = []
         self.hints: asyncio.Queue[None] = asyncio.Queue()
         self.beats = 0
+        self.standings: list[Standing] = []
+        self.others: dict[str, int] = {}
 
     async def _pass(self, name: str) -> None:
         if name in self.failures:
@@ -46,10 +48,12 @@ class Leases:
             self.waiting.append(name)
             await self.gates[name].wait()
 
-    async def beat(self, fields: dict[str, str], silence_ms: int) -> Beat:
+    async def beat(self, fields: dict[str, str], silence_ms: int, standing: Standing) -> Beat:
         self.beats += 1
+        self.standings.append(standing)
         await self._pass("beat")
-        return Beat(redis_ms=1, members=("me",), meta=self.now_meta)
+        members = self.others | ({} if standing is Standing.OUT else {"me": 0})
+        return Beat(redis_ms=self.beats * 50, members=members, meta=self.now_meta)
 
     async def survey(self) -> dict[Partition, tuple[str, int]]:
         await self._pass("survey")
@@ -92,9 +96,13 @@ class Actions:
     def __init__(self) -> None:
         self.history_changes = 0
         self.handed: list[Holding] = []
+        self.is_able = True
 
     def describe(self) -> dict[str, str]:
         return {}
+
+    def can_claim(self) -> bool:
+        return self.is_able
 
     async def hand_off(self, holding: Holding) -> None:
         self.handed.append(holding)
@@ -204,4 +212,49 @@ async def test_new_generation_is_said_loudly_and_adopted():
         assert desk.hooks.count("Redis lost its data") == 1
         assert desk.holdings.partitions == 16
         assert desk.leases.meta == desk.leases.now_meta
+        await desk.end(running)
+
+
+async def test_worker_that_stops_is_left_out_while_it_still_beats():
+    """So that the others claim each partition as soon as it is released."""
+    desk = Desk()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.membership.run())
+        await desk.membership.joined.wait()
+        desk.membership.is_stopping = True
+        desk.membership.hint()
+        await until(lambda: desk.leases.standings[-2:] == [Standing.OUT] * 2)
+        await desk.end(running)
+
+
+async def test_worker_whose_reads_are_not_answered_hands_everything_on_and_comes_back():
+    desk = Desk()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.membership.run())
+        await until(lambda: len(desk.holdings) == 4)
+        desk.actions.is_able = False
+        await until(lambda: len(desk.actions.handed) == 4)
+        assert desk.leases.standings[-1] is Standing.OUT
+        for holding in desk.actions.handed:
+            desk.holdings.remove(holding)
+            desk.leases.owners[holding.partition] = ""
+        beats = desk.leases.beats
+        await until(lambda: desk.leases.beats > beats + 4)
+        assert len(desk.holdings) == 0
+        desk.actions.is_able = True
+        await until(lambda: len(desk.holdings) == 4)
+        await desk.end(running)
+
+
+async def test_worker_whose_part_was_given_away_joins_anew_when_it_can_claim():
+    desk = Desk()
+    desk.leases.others = {"other": 0}
+    desk.holdings.avoided |= {Partition(number) for number in range(4)}
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.membership.run())
+        await until(lambda: desk.leases.beats > 8)
+        assert set(desk.leases.standings) == {Standing.IN}, "it could not claim yet"
+        desk.leases.owners = dict.fromkeys(desk.leases.owners, "other")
+        desk.holdings.avoided.clear()
+        await until(lambda: Standing.ANEW in desk.leases.standings)
         await desk.end(running)

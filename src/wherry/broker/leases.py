@@ -5,8 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import cast
 
+from ..errors import StoreError
 from ..model import EntryId, MemberInfo, Partition, Token
 from .connect import Argument, Command, Link, Subscription
 from .scripts import Script, Scripts, run_many
@@ -36,18 +38,29 @@ class Claimed:
     is_again: bool = False
 
 
+class Standing(Enum):
+    """How a worker stands among the members."""
+
+    IN = "in"
+    """It takes its share of the partitions."""
+    OUT = "out"
+    """It lives, but claims nothing; the others share without it."""
+    ANEW = "anew"
+    """In again, as one that has just joined."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
     """What a beat tells.
 
     Attributes:
         redis_ms: Redis' clock, unix milliseconds.
-        members: living workers in order of joining.
+        members: workers that share the partitions -> when they joined, in that order.
         meta: of the namespace as it is now; another generation means that Redis lost its data.
     """
 
     redis_ms: int
-    members: tuple[str, ...]
+    members: dict[str, int]
     meta: Meta
 
 
@@ -130,12 +143,15 @@ class Leases:
         owners = await read_owners(self._link, self._scripts.survey, self._keys, partitions)
         return dict(zip(partitions, owners, strict=True))
 
-    async def beat(self, fields: Mapping[str, str], silence_ms: int) -> Beat:
+    async def beat(
+        self, fields: Mapping[str, str], silence_ms: int, standing: Standing = Standing.IN
+    ) -> Beat:
         """Say that this worker lives; writes the meta hash again if it has vanished.
 
         Args:
             fields: what it says of itself.
             silence_ms: members silent for longer are forgotten.
+            standing: whether it shares; going out is announced.
         """
         flat: list[Argument] = [part for pair in fields.items() for part in pair]
         answer = await self._scripts.beat.run(
@@ -147,6 +163,7 @@ class Leases:
             (
                 *(self._worker, silence_ms),
                 *(PROTOCOL, self.meta.partitions, secrets.token_hex(8)),
+                *(standing.value, self._keys.released),
                 *flat,
             ),
         )
@@ -155,22 +172,28 @@ class Leases:
         )
         return Beat(
             redis_ms=int(now),
-            members=tuple(member.decode() for member in members),
+            members={
+                one.decode(): int(float(joined))
+                for one, joined in zip(members[::2], members[1::2], strict=True)
+            },
             meta=Meta(
                 partitions=int(partitions or self.meta.partitions), generation=generation.decode()
             ),
         )
 
     async def attempts(self, partitions: Sequence[Partition]) -> list[dict[EntryId, bytes]]:
-        """Rows of the entries that failed before, for each partition."""
+        """Rows of the entries that failed before, for each partition.
+
+        None where the key is of another type, which the next commit tells.
+        """
         rows: list[dict[EntryId, bytes]] = []
         answers = await self._link.calls(
             [("HGETALL", self._keys.attempts(partition)) for partition in partitions]
         )
         for answer in answers:
-            if isinstance(answer, Exception):
+            if isinstance(answer, Exception) and not isinstance(answer, StoreError):
                 raise answer
-            flat = cast("list[bytes]", answer)
+            flat = [] if isinstance(answer, StoreError) else cast("list[bytes]", answer)
             rows.append({EntryId(flat[i].decode()): flat[i + 1] for i in range(0, len(flat), 2)})
         return rows
 
@@ -228,8 +251,15 @@ async def read_owners(
 
 
 async def read_members(link: Link, keys: Keys) -> list[MemberInfo]:
-    """All members in order of joining, with what each says of itself."""
-    ids = cast("list[bytes]", await link.call("ZRANGE", keys.joined, 0, 9999))
+    """All members, those that share in order of joining, with what each says of itself."""
+    sharing, living = cast(
+        "tuple[list[bytes], list[bytes]]",
+        await link.calls([("ZRANGE", key, 0, 9999) for key in (keys.joined, keys.members)]),
+    )
+    for answer in (sharing, living):
+        if isinstance(answer, Exception):
+            raise answer
+    ids = [*sharing, *(one for one in living if one not in set(sharing))]
     answers = await link.calls([("HGETALL", keys.member(one.decode())) for one in ids])
     members: list[MemberInfo] = []
     for worker_id, answer in zip(ids, answers, strict=True):

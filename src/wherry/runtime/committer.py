@@ -7,7 +7,6 @@ in flight, which is sent again until it is answered. Calls of one tick share a w
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,8 +31,8 @@ from ..errors import StoreRefused, StoreUnavailable, WherryError
 from ..hooks import Hooks
 from ..model import Partition, ScopeId
 from .holding import Holding, Track
+from .outage import Outage
 
-MAX_PAUSE_S = 2.0
 QUEUE_LIMIT = 4_000
 QUEUE_LIMIT_BYTES = 4 * 2**20
 
@@ -189,8 +188,8 @@ class Committer:
         await waiter
 
     async def run(self) -> None:
-        """Send what is queued, for ever."""
-        pause_s = 0.0
+        """Send what is queued, for ever; raises as `Outage.wait` does."""
+        outage = Outage("committing", self._hooks)
         while True:
             await self._work.wait()
             self._work.clear()
@@ -198,12 +197,10 @@ class Committer:
             self._is_sending = True
             try:
                 await self._send([queue for queue in queues if not queue.holding.is_lost])
-                pause_s = 0.0
+                outage.over()
             except (StoreUnavailable, StoreRefused) as error:
-                pause_s = min(MAX_PAUSE_S, 2 * pause_s or 0.05)
-                self._hooks.warn("commits wait for Redis", reason=str(error), duration_s=pause_s)
                 self._again(queues)
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                await outage.wait(error)
             finally:
                 self._is_sending = False
 

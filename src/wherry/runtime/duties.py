@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Protocol
 
 from ..config import Config
@@ -11,6 +15,7 @@ from .handoff import HandOff
 from .holding import Holding, Holdings
 from .parked import Parked
 from .pool import Pool
+from .reader import MARGIN_S, Reads
 from .renewal import Held
 from .settlement import Settlement
 
@@ -40,7 +45,7 @@ class Duties:
         handoff: HandOff,
         renewer: Renewer,
         config: Config,
-        about: dict[str, str],
+        reads: Reads,
     ) -> None:
         """Act for one run of a worker.
 
@@ -50,8 +55,8 @@ class Duties:
             settlement: what to do when they are lost.
             handoff: what to do when they are given up.
             renewer: told which leases are held whenever that has changed, and at each beat.
-            config: limits of draining and idling.
-            about: what never changes of the worker.
+            config: limits of draining, idling and reading.
+            reads: tell whether reads are answered.
         """
         self.parked: Parked
         self._pool = pool
@@ -61,7 +66,12 @@ class Duties:
         self._renewer = renewer
         renewer.on_lost = self.lost
         self._config = config
-        self._about = about
+        self._reads = reads
+        self._about = {
+            "host": socket.gethostname(),
+            "pid": str(os.getpid()),
+            "version": version("wherry"),
+        }
 
     def describe(self) -> dict[str, str]:
         """What the worker says of itself in its member hash."""
@@ -69,9 +79,15 @@ class Duties:
         return {
             **self._about,
             "partitions": str(len(self._holdings)),
+            "avoided": str(len(self._holdings.avoided)),
+            "can_claim": str(int(self.can_claim())),
             "in_flight": str(in_flight),
             "instances": str(len(self._pool.lanes)),
         }
+
+    def can_claim(self) -> bool:
+        """Whether what it claimed would be read: not while reads stay without an answer."""
+        return not self._reads.is_overdue(time.monotonic(), self._config.block_s + MARGIN_S)
 
     def has_room(self) -> bool:
         """Whether the pool takes another scope."""

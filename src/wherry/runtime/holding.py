@@ -121,6 +121,7 @@ class Holding:
         takeover: judges entries that an owner who left uncleanly may have had in hand.
         last_id: newest entry when it was claimed.
         is_lost: the lease is somebody else's, or was given up.
+        is_unreadable: its input stream was overwritten by something else.
         emits: number of the last emit.
         runs: number of the last run that wrote replies before its commit.
     """
@@ -134,6 +135,7 @@ class Holding:
     held: dict[EntryId, ScopeId] = field(default_factory=lambda: {})
     takeover: Takeover | None = None
     is_lost: bool = False
+    is_unreadable: bool = False
     emits: int = 0
     runs: int = 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 
 from ..broker.connect import Link
@@ -12,10 +11,10 @@ from ..broker.wire import Keys
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 from ..hooks import Hooks
 from .holding import Track
+from .outage import Outage
 from .window import Window
 
 REFILL_COUNT = 32
-MAX_PAUSE_S = 2.0
 
 Loaded = tuple[bytes, str]
 
@@ -66,20 +65,18 @@ class Loader:
                 self._work.set()
 
     async def run(self) -> None:
-        """Serve what is asked for, for ever."""
-        pause_s = 0.0
+        """Serve what is asked for, for ever; raises as `Outage.wait` does."""
+        outage = Outage("loading", self._hooks)
         while True:
             await self._work.wait()
             self._work.clear()
             try:
                 await self._load_states()
                 await self._fetch_deferred()
-                pause_s = 0.0
+                outage.over()
             except (StoreUnavailable, StoreRefused, StoreError) as error:
-                pause_s = min(MAX_PAUSE_S, 2 * pause_s or 0.05)
-                self._hooks.warn("loading waits for Redis", reason=str(error), duration_s=pause_s)
                 self._work.set()
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                await outage.wait(error)
 
     async def _load_states(self) -> None:
         self._states = [one for one in self._states if not one[1].done()]

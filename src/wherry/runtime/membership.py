@@ -7,12 +7,11 @@ expiry of a foreign lease.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ..broker.attempts import read_row
-from ..broker.leases import Claimed, Leases
+from ..broker.leases import Claimed, Leases, Standing
 from ..broker.wire import Meta
 from ..config import Config
 from ..engine.leases import Balance, Plan
@@ -23,8 +22,8 @@ from ..hooks import Hooks
 from ..model import AttemptsRow, EntryId
 from .clock import Clock
 from .holding import Holding, Holdings
+from .outage import Outage
 
-MAX_PAUSE_S = 2.0
 EXPIRY_MARGIN_S = 0.02
 
 
@@ -33,6 +32,10 @@ class Actions(Protocol):
 
     def describe(self) -> dict[str, str]:
         """What the worker says of itself."""
+        ...
+
+    def can_claim(self) -> bool:
+        """Whether what it claimed would be read."""
         ...
 
     async def hand_off(self, holding: Holding) -> None:
@@ -79,14 +82,15 @@ class Membership:
         self._clock = clock
         self._hooks = hooks
         self._hint = asyncio.Event()
+        self._joins_anew = False
 
     def hint(self) -> None:
         """Look again soon."""
         self._hint.set()
 
     async def run(self) -> None:
-        """Beat, claim and shed until ended."""
-        pause_s = 0.0
+        """Beat, claim and shed until ended; raises as `Outage.wait` does."""
+        outage = Outage("beating", self._hooks)
         async with asyncio.TaskGroup() as tasks:
             listening = tasks.create_task(self._listen(), name="listen")
             while not self.is_ending:
@@ -94,11 +98,10 @@ class Membership:
                 self._hint.clear()
                 try:
                     wait_s = await self._round(tasks)
-                    pause_s = 0.0
+                    outage.over()
                 except (StoreUnavailable, StoreRefused, StoreError) as error:
-                    pause_s = min(MAX_PAUSE_S, 2 * pause_s or 0.05)
-                    wait_s = pause_s * random.uniform(0.5, 1.0)
-                    self._hooks.warn("beating waits for Redis", reason=str(error))
+                    await outage.wait(error)
+                    continue
                 try:
                     async with asyncio.timeout(wait_s):
                         await self._hint.wait()
@@ -122,7 +125,9 @@ class Membership:
 
     async def _round(self, tasks: asyncio.TaskGroup) -> float:
         """One beat; returns the seconds until the next."""
-        beat = await self._leases.beat(self._actions.describe(), int(self._config.lease_s * 1000))
+        lease_ms = int(self._config.lease_s * 1000)
+        beat = await self._leases.beat(self._actions.describe(), lease_ms, self._standing())
+        self._joins_anew = False
         self._clock.set(beat.redis_ms)
         self._look_at(beat.meta)
         await self._actions.held_changed()
@@ -132,6 +137,8 @@ class Membership:
         held = {one.partition: one.ledger.is_draining for one in self._holdings.all()}
         plan = self._balance.plan(beat.members, held, survey, beat.redis_ms)
         await self._claim(plan)
+        # The others gave its part away, and see by this alone that it could be had back.
+        self._joins_anew = plan.is_left_out and not self._holdings.avoided
         self.joined.set()
         if self.is_stopping:
             return self._config.beat_s
@@ -142,6 +149,12 @@ class Membership:
         if leaving:
             self._holdings.changed.set()
         return self._wait_s(plan)
+
+    def _standing(self) -> Standing:
+        """A worker that stops is left out at once: the others claim what it releases."""
+        if self.is_stopping or not self._actions.can_claim():
+            return Standing.OUT
+        return Standing.ANEW if self._joins_anew else Standing.IN
 
     def _look_at(self, meta: Meta) -> None:
         """Notice that Redis lost its data; a producer may have made the namespace anew."""

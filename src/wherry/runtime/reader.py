@@ -7,9 +7,8 @@ what is in hand is skipped. Without room nothing is read: Redis is the buffer.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,14 +18,16 @@ from ..broker.wire import Keys
 from ..config import Config
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 from ..hooks import Hooks
-from ..model import EntryId
+from ..model import EntryId, Partition
 from .holding import Holding, Holdings
+from .outage import Outage
 from .router import Router
 from .selection import Choice, Selection
 
-MAX_PAUSE_S = 2.0
 RECHECK_S = 60.0
 UNBLOCK_PAUSE_S = 0.005
+MARGIN_S = 2.0
+"""An answer may be so late."""
 
 
 class Gate(Protocol):
@@ -49,15 +50,35 @@ class Gate(Protocol):
 class Reads:
     """Which reads are on their way.
 
+    A connection of which only one half is alive answers nothing, is given up after a time, and so
+    is the next. Whoever reads over such ones must not keep partitions, so that time is counted
+    from the first read without an answer.
+
     Attributes:
         sent: reads sent so far.
         answered: reads answered so far, or whose connection is closed.
-        sent_at_s: monotonic time at which the read under way was sent, 0.0 if none is.
+        waiting_since_s: monotonic time since which an answer is owed, 0.0 if none is: nothing is
+            read on purpose, or a connection was closed before the answer was due.
     """
 
     sent: int = 0
     answered: int = 0
-    sent_at_s: float = 0.0
+    waiting_since_s: float = 0.0
+
+    def begin(self) -> None:
+        """A read is sent."""
+        self.sent += 1
+        self.waiting_since_s = self.waiting_since_s or time.monotonic()
+
+    def end(self, *, is_answered: bool, block_s: float) -> None:
+        """It is answered, or its connection is closed; it blocked for ``block_s`` at most."""
+        self.answered = self.sent
+        if is_answered or not self.is_overdue(time.monotonic(), block_s):
+            self.waiting_since_s = 0.0
+
+    def is_overdue(self, now_s: float, limit_s: float) -> bool:
+        """Whether at an instant an answer was owed for longer than it may take."""
+        return self.waiting_since_s > 0 and now_s - self.waiting_since_s > limit_s
 
 
 class Reader:
@@ -98,22 +119,22 @@ class Reader:
         self._patience: asyncio.Timeout
 
     async def run(self) -> None:
-        """Read and route, for ever."""
-        pause_s = 0.0
+        """Read and route, for ever.
+
+        Raises:
+            StoreRefused: a login or a right was refused for too long.
+        """
+        outage = Outage("reading", self._hooks)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._recheck(), name="recheck")
             tasks.create_task(self._watch(), name="watch")
             while True:
                 try:
                     await self._turn()
-                    pause_s = 0.0
+                    outage.over()
                 except (StoreUnavailable, StoreRefused, StoreError) as error:
-                    pause_s = min(MAX_PAUSE_S, 2 * pause_s or 0.05)
-                    self._hooks.warn(
-                        "reading waits for Redis", reason=str(error), duration_s=pause_s
-                    )
                     self._read_anew()
-                    await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                    await outage.wait(error)
 
     def _read_anew(self) -> None:
         for holding in self._holdings.all():
@@ -125,6 +146,8 @@ class Reader:
         if self._gate.has_room():
             choice = self._selection.choose(self._reads.sent, is_settling=self._gate.is_settling())
         if choice is None:
+            if self._reads.waiting_since_s:
+                await self._prove()
             await self._holdings.changed.wait()
             # A set event does not suspend, and `_watch` must run to clear it.
             await asyncio.sleep(0)
@@ -137,8 +160,42 @@ class Reader:
         except TimeoutError:
             # The watch has cut this read short, and with it its connection.
             self._read_anew()
+        except StoreError:
+            if not await self._leave_out(choice.rewinds):
+                raise
         finally:
             self._waiting = None
+
+    async def _prove(self) -> None:
+        """Read nothing, only to see that reads are answered: until then nothing is claimed."""
+        self._reads.begin()
+        is_answered = False
+        try:
+            nothing = {self._keys.entries(Partition(0)): "$"}
+            await read_streams(self._links[0], nothing, count=1, block_ms=None)
+            is_answered = True
+        except StoreError:
+            is_answered = True
+        finally:
+            self._reads.end(is_answered=is_answered, block_s=self._config.block_s)
+
+    async def _leave_out(self, holdings: Iterable[Holding]) -> bool:
+        """Find the stream for which all were refused: one read serves all partitions."""
+        asked = list(holdings)
+        keys = [self._keys.entries(one.partition) for one in asked]
+        answers = await self._links[1].calls([("XLEN", key) for key in keys])
+        found = False
+        for holding, key, answer in zip(asked, keys, answers, strict=True):
+            if isinstance(answer, StoreError):
+                found = holding.is_unreadable = True
+                self._hooks.warn(
+                    "an input stream was overwritten by something else and is not read; "
+                    "rename or delete its key",
+                    partition=holding.partition,
+                    key=key,
+                    reason=str(answer),
+                )
+        return found
 
     async def _watch(self) -> None:
         """Cut a blocking read short when it waits for too little."""
@@ -156,18 +213,18 @@ class Reader:
     async def _read(self, choice: Choice) -> None:
         by_key = {self._keys.entries(one.ledger.partition): one for one in choice.rewinds}
         cursors = {key: holding.ledger.cursor for key, holding in by_key.items()}
-        self._reads.sent += 1
-        self._reads.sent_at_s = time.monotonic()
+        # After one that stayed without an answer the next one does not block: it is a proof.
+        is_brief = choice.is_partial or self._reads.waiting_since_s
+        block_ms = None if is_brief else int(self._config.block_s * 1000)
+        self._reads.begin()
+        is_answered = False
         try:
             answer = await read_streams(
-                self._links[0],
-                cursors,
-                count=choice.count,
-                block_ms=None if choice.is_partial else int(self._config.block_s * 1000),
+                self._links[0], cursors, count=choice.count, block_ms=block_ms
             )
+            is_answered = True
         finally:
-            self._reads.answered = self._reads.sent
-            self._reads.sent_at_s = 0.0
+            self._reads.end(is_answered=is_answered, block_s=self._config.block_s)
         is_new, is_other = await self._history.look()
         if is_new:
             self._read_anew()
@@ -229,6 +286,11 @@ class Reader:
             except WherryError:
                 continue
             for holding, cursor, size in zip(quiet, cursors, sizes, strict=True):
+                if isinstance(size, Exception):
+                    continue
+                if holding.is_unreadable:
+                    holding.is_unreadable = False
+                    self._holdings.changed.set()
                 if size and holding.ledger.cursor == cursor and not holding.ledger.in_flight:
                     holding.ledger.rewind()
                     self._holdings.changed.set()

@@ -1,7 +1,8 @@
 """Renewal: keeps the leases on a thread of its own, so that a busy loop does not lose them.
 
 The thread renews while the loop has turned within one lease, and unless a read was sent and
-is unanswered for too long (a connection of which only one half is alive).
+is unanswered for too long (a connection of which only one half is alive). It also sees what the
+loop cannot tell of itself: who blocks it.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from ..config import Config
 from ..errors import StoreError, WherryError
 from ..hooks import Hooks
 from ..model import Partition, Token
-from .reader import Reads
+from .blocked import Blocked
+from .reader import MARGIN_S, Reads
 
 Held = tuple[tuple[Partition, Token], ...]
-READ_MARGIN_S = 2.0
 JOIN_WITHIN_S = 2.0
 
 
@@ -63,6 +64,7 @@ class Renewal:
         self._reads = reads
         self._turned_at_s = time.monotonic()
         self._stop = threading.Event()
+        self._blocked = Blocked(hooks)
 
     async def look_after(self, held: Held) -> None:
         """Swap the whole tuple; the thread reads it without a lock."""
@@ -88,6 +90,7 @@ class Renewal:
         link = self._store.sync_link(answer_timeout_s=self._config.lease_s)
         try:
             while not self._stop.wait(self._config.beat_s):
+                self._blocked.look(loop, self._turned_at_s, 1.5 * self._config.beat_s)
                 held = self._held
                 if held and self._may_renew():
                     self._renew(loop, link, held)
@@ -95,11 +98,11 @@ class Renewal:
             link.close()
 
     def _may_renew(self) -> bool:
-        now_s = time.monotonic()
-        if now_s - self._turned_at_s > self._config.lease_s:
+        turned_at_s = self._turned_at_s
+        if time.monotonic() - turned_at_s > self._config.lease_s:
             return False
-        sent_at_s = self._reads.sent_at_s
-        return not sent_at_s or now_s - sent_at_s < self._config.block_s + READ_MARGIN_S
+        # As of the last turn: while the loop is busy an answer may lie there unread.
+        return not self._reads.is_overdue(turned_at_s, self._config.block_s + MARGIN_S)
 
     def _renew(self, loop: asyncio.AbstractEventLoop, link: SyncLink, held: Held) -> None:
         command = renew_command(self._script, self._keys, held, int(self._config.lease_s * 1000))

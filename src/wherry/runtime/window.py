@@ -51,6 +51,7 @@ class Window:
         """Whether a partition may be read, as far as it goes for itself."""
         return (
             not holding.ledger.is_draining
+            and not holding.is_unreadable
             and holding.ledger.in_flight < self._config.in_flight_per_partition
             and holding.deferred.count < self._config.deferred
         )

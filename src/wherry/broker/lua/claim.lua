@@ -10,8 +10,9 @@ local left = tonumber(lease[2] or '0') - now
 if owner ~= '' and owner ~= ARGV[1] and left > 0 then
   return {0, owner, left}
 end
--- Looked at before anything is written: were it no stream, the lease would be taken by nobody.
-local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+-- Were it no stream the script must not fail behind its first write: the lease would be taken by
+-- nobody. The owner notices when it reads.
+local newest = redis.pcall('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 local epoch = string.format('%d', tonumber(lease[3] or '0') + 1)
 local token = epoch .. ':' .. ARGV[2]
 redis.call('HSET', KEYS[1],

@@ -1,0 +1,69 @@
+"""Blocked: who keeps the event loop from turning, as another thread sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import time
+
+from ..hooks import Hooks
+
+PREFIX = "instance:"
+
+
+class Blocked:
+    """Looks from time to time whether the loop has turned since the last look.
+
+    Nothing is measured in the loop itself. A look that comes late says nothing: then it was the
+    process that stood still, and not the loop alone.
+    """
+
+    __slots__ = ("_hooks", "_is_told", "_looked_at_s", "_loop_thread", "_turned_at_s")
+
+    def __init__(self, hooks: Hooks) -> None:
+        """Made in the loop's thread, looked through in another."""
+        self._hooks = hooks
+        self._loop_thread = threading.get_ident()
+        self._turned_at_s = 0.0
+        self._looked_at_s = 0.0
+        self._is_told = False
+
+    def look(self, loop: asyncio.AbstractEventLoop, turned_at_s: float, late_s: float) -> None:
+        """Say once for each block who it is.
+
+        Args:
+            loop: the event loop.
+            turned_at_s: monotonic time of its last known turn; it is to turn between two looks.
+            late_s: a look so long after the last one is a late one.
+        """
+        now_s = time.monotonic()
+        looked_at_s, self._looked_at_s = self._looked_at_s, now_s
+        if turned_at_s != self._turned_at_s:
+            self._turned_at_s = turned_at_s
+            self._is_told = False
+        elif not self._is_told and now_s - looked_at_s < late_s:
+            self._is_told = True
+            self._hooks.warn(
+                "an application blocks the event loop; if it does for longer than a lease, "
+                "its partitions go to another worker: use await, or asyncio.to_thread()",
+                duration_s=round(now_s - turned_at_s, 3),
+                **self._who(loop),
+            )
+
+    def _who(self, loop: asyncio.AbstractEventLoop) -> dict[str, str]:
+        """The scope, or the task if it is not that of an instance, and the line that runs."""
+        found: dict[str, str] = {}
+        task = asyncio.current_task(loop)
+        if task is not None:
+            name = task.get_name()
+            is_instance = name.startswith(PREFIX)
+            found["scope" if is_instance else "task"] = name.removeprefix(PREFIX)
+        # Named so because it is for debugging, which this is:
+        # https://docs.python.org/3/library/sys.html#sys._current_frames
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage] - public all the same
+        frame = frames.get(self._loop_thread)
+        if frame is not None:
+            code = frame.f_code
+            found["where"] = f"{code.co_filename}:{frame.f_lineno} in {code.co_name}"
+        return found
