@@ -173,16 +173,6 @@ async def test_lease_that_was_overwritten_is_lost_without_the_others(store: Stor
         assert int((await lease(held, ONE))["expiry"]) > 0
 
 
-async def test_claim_of_a_damaged_partition_takes_no_lease(store: Store):
-    """Its answer is an error: nobody would know that he owns the partition."""
-    async with unclaimed(store) as held:
-        await held.link.call("SET", held.keys.entries(ZERO), "mine")
-        before = await held.everything()
-        with pytest.raises(StoreError, match="WRONGTYPE"):
-            await held.leases("a").claim([ZERO])
-        assert await held.everything() == before
-
-
 async def test_release_frees_the_lease_and_only_ones_own(store: Store):
     async with unclaimed(store) as held:
         (claimed,) = await held.leases("a").claim([ZERO])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.client.owner import Owner, commands_sent, cost_of_reading, heard, owner, say, until
-from tests.client.proxy import proxy
+from tests.proxy import proxy
 from tests.servers import Server
 from tests.servers_plugin import StartServer
 from wherry.client import Client

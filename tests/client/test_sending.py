@@ -7,7 +7,7 @@ import msgpack
 import pytest
 
 from tests.client.owner import commands_sent, owner, say, until
-from tests.client.proxy import proxy
+from tests.proxy import proxy
 from tests.servers import Server
 from tests.servers_plugin import StartServer
 from wherry.broker.connect import open_store

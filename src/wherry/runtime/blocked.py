@@ -13,40 +13,40 @@ PREFIX = "instance:"
 
 
 class Blocked:
-    """Looks from time to time whether the loop has turned since the last look.
+    """Looks from time to time when the loop turned last.
 
     Nothing is measured in the loop itself. A look that comes late says nothing: then it was the
     process that stood still, and not the loop alone.
     """
 
-    __slots__ = ("_hooks", "_is_told", "_looked_at_s", "_loop_thread", "_turned_at_s")
+    __slots__ = ("_hooks", "_looked_at_s", "_loop_thread", "_told_of_s")
 
     def __init__(self, hooks: Hooks) -> None:
         """Made in the loop's thread, looked through in another."""
         self._hooks = hooks
         self._loop_thread = threading.get_ident()
-        self._turned_at_s = 0.0
         self._looked_at_s = 0.0
-        self._is_told = False
+        self._told_of_s = 0.0
 
-    def look(self, loop: asyncio.AbstractEventLoop, turned_at_s: float, late_s: float) -> None:
+    def look(
+        self, loop: asyncio.AbstractEventLoop, turned_at_s: float, limit_s: float, late_s: float
+    ) -> None:
         """Say once for each block who it is.
 
         Args:
             loop: the event loop.
-            turned_at_s: monotonic time of its last known turn; it is to turn between two looks.
+            turned_at_s: monotonic time of its last known turn.
+            limit_s: it is blocked when it has not turned for longer.
             late_s: a look so long after the last one is a late one.
         """
         now_s = time.monotonic()
         looked_at_s, self._looked_at_s = self._looked_at_s, now_s
-        if turned_at_s != self._turned_at_s:
-            self._turned_at_s = turned_at_s
-            self._is_told = False
-        elif not self._is_told and now_s - looked_at_s < late_s:
-            self._is_told = True
+        is_late = now_s - looked_at_s > late_s
+        if now_s - turned_at_s > limit_s and not is_late and turned_at_s != self._told_of_s:
+            self._told_of_s = turned_at_s
             self._hooks.warn(
-                "an application blocks the event loop; if it does for longer than a lease, "
-                "its partitions go to another worker: use await, or asyncio.to_thread()",
+                "the event loop is blocked; beyond a lease its partitions go to another worker: "
+                "an application must await, or call asyncio.to_thread()",
                 duration_s=round(now_s - turned_at_s, 3),
                 **self._who(loop),
             )

@@ -90,7 +90,8 @@ class Renewal:
         link = self._store.sync_link(answer_timeout_s=self._config.lease_s)
         try:
             while not self._stop.wait(self._config.beat_s):
-                self._blocked.look(loop, self._turned_at_s, 1.5 * self._config.beat_s)
+                lease_s, beat_s = self._config.lease_s, self._config.beat_s
+                self._blocked.look(loop, self._turned_at_s, lease_s / 2, 1.5 * beat_s)
                 held = self._held
                 if held and self._may_renew():
                     self._renew(loop, link, held)
