@@ -40,6 +40,7 @@ class Store:
         self.answer: Callable[[Sequence[Any]], Any] = lambda tokens: [1] * len(tokens)
         self.threads: set[str] = set()
         self.closed = 0
+        self.revived = 0
 
     def sync_link(self, *, answer_timeout_s: float) -> Store:
         return self
@@ -50,6 +51,9 @@ class Store:
         tokens = command[4 + count :]
         self.renewals.append((time.monotonic(), tokens))
         return self.answer(command if command[0] == "EVAL" else tokens)
+
+    def revive(self) -> None:
+        self.revived += 1
 
     def close(self) -> None:
         self.closed += 1
@@ -176,6 +180,7 @@ async def test_renewal_that_fails_is_tried_again(error: Exception):
         await until(lambda: len(desk.store.renewals) > count + 2)
         assert desk.lost == []
         assert desk.hooks.count("leases could not be renewed") >= 1
+        assert (desk.store.revived > 0) == isinstance(error, StoreUnavailable)
         desk.store.answer = lambda tokens: [1] * len(tokens)
 
 

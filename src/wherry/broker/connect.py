@@ -1,6 +1,6 @@
 """Connections: from a store's URL to links that send commands and return raw answers.
 
-Redis-py is met here and nowhere else. Its errors become errors of `wherry.errors`; it never
+Redis-py is met here, and its errors in `wherry.broker.mapping`; nowhere else. It never
 retries by itself, because what may be sent again is the caller's knowledge: a silent resend
 loses the order of reads and doubles writes.
 """
@@ -25,8 +25,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.retry import Retry as SyncRetry
 
-from ..errors import ConfigError, StoreError, StoreRefused, StoreUnavailable, WherryError
+from ..errors import ConfigError
 from .embedded import EmbeddedStore, default_directory, open_embedded
+from .mapping import map_error
 from .memory import MemoryServer, memory_server
 from .packing import async_pool
 
@@ -34,45 +35,10 @@ SCHEMES = ("redis", "rediss", "unix", "embedded", "memory")
 Argument = str | bytes | int
 Command = Sequence[Argument]
 
-_TRANSIENT = [
-    "LOADING",
-    "BUSY",
-    "READONLY",
-    "TRYAGAIN",
-    "CLUSTERDOWN",
-    "MASTERDOWN",
-    "MOVED",
-    "ASK",
-    "NOREPLICAS",
-    "OOM",
-    "MISCONF",
-]
 _CONNECT_TIMEOUT_S = 5.0
 
 # Redis-py leaves the keywords of these untyped.
 _sync_pool = cast("Callable[..., redis.ConnectionPool]", cast("Any", redis.ConnectionPool).from_url)
-
-
-def map_error(error: Exception, where: str) -> WherryError:
-    """The error of ours that stands for one of redis-py's; ``where`` is the URL to show."""
-    text = str(error) or type(error).__name__
-    if isinstance(error, redis_errors.AuthenticationError):
-        return StoreRefused(
-            f"Redis at {where} refuses the login: {text}; check user and password of the URL"
-        )
-    if isinstance(error, redis_errors.AuthorizationError | redis_errors.NoPermissionError):
-        return StoreRefused(
-            f"Redis at {where} refuses a command: {text}; grant it with ACL SETUSER"
-        )
-    if isinstance(error, redis_errors.ConnectionError | redis_errors.TimeoutError | OSError):
-        return StoreUnavailable(f"Redis at {where} cannot be reached: {text}")
-    if text.startswith(("NOAUTH", "WRONGPASS")):
-        return StoreRefused(f"Redis at {where} wants a login: {text}; put it into the URL")
-    if text.split(" ", 1)[0] in _TRANSIENT or isinstance(
-        error, redis_errors.ReadOnlyError | redis_errors.OutOfMemoryError
-    ):
-        return StoreUnavailable(f"Redis at {where} cannot serve now: {text}")
-    return StoreError(f"Redis at {where} answered: {text}")
 
 
 @contextlib.contextmanager
@@ -295,6 +261,15 @@ class Store:
     def unix_s(self) -> float:
         """Now, by this computer's clock, or by the store's own if it is in memory."""
         return time.time() if self._memory is None else self._memory.unix_s()
+
+    def revive(self) -> None:
+        """Start an embedded store's server again if it has ended; blocks.
+
+        Raises:
+            WherryError: it does not run, see `EmbeddedStore.ensure_running`.
+        """
+        if self._embedded is not None:
+            self._embedded.ensure_running()
 
     def close(self) -> None:
         """Let go of an embedded store; the server ends with its last user."""

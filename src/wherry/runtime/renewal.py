@@ -18,7 +18,7 @@ from ..broker.leases import renew_command, renew_held
 from ..broker.scripts import Script, is_unknown_script
 from ..broker.wire import Keys
 from ..config import Config
-from ..errors import StoreError, WherryError
+from ..errors import StoreError, StoreUnavailable, WherryError
 from ..hooks import Hooks
 from ..model import Partition, Token
 from .blocked import Blocked
@@ -116,6 +116,7 @@ class Renewal:
                 answers = link.call(*self._script.whole(command))
         except WherryError as error:
             self._hooks.detail("leases could not be renewed", reason=str(error))
+            self._revive(error)
             return
         lost = [one for one, kept in zip(held, cast("list[int]", answers), strict=True) if not kept]
         if lost:
@@ -123,6 +124,14 @@ class Renewal:
                 loop.call_soon_threadsafe(self.on_lost, lost)
             except RuntimeError:
                 return  # the loop was closed meanwhile
+
+    def _revive(self, error: WherryError) -> None:
+        """An embedded server whose supervisor was killed is started by nobody but its users."""
+        if isinstance(error, StoreUnavailable):
+            try:
+                self._store.revive()
+            except WherryError as failure:
+                self._hooks.detail("the store could not be started", reason=str(failure))
 
 
 class RenewalInLoop:

@@ -1,0 +1,47 @@
+"""Mapping: which of our errors stands for which error of redis-py."""
+
+from __future__ import annotations
+
+import redis.exceptions as redis_errors
+
+from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
+
+_TRANSIENT = [
+    "LOADING",
+    "BUSY",
+    "READONLY",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "MOVED",
+    "ASK",
+    "NOREPLICAS",
+    "OOM",
+    "MISCONF",
+]
+# A right that is missing inside a script has no error code of its own.
+_REFUSALS = ("ACL failure in script", "user executing the script can't")
+
+
+def map_error(error: Exception, where: str) -> WherryError:
+    """The error of ours that stands for one of redis-py's; ``where`` is the URL to show."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, redis_errors.AuthenticationError):
+        return StoreRefused(
+            f"Redis at {where} refuses the login: {text}; check user and password of the URL"
+        )
+    if isinstance(error, redis_errors.AuthorizationError | redis_errors.NoPermissionError) or any(
+        part in text for part in _REFUSALS
+    ):
+        return StoreRefused(
+            f"Redis at {where} refuses a command: {text}; grant it with ACL SETUSER"
+        )
+    if isinstance(error, redis_errors.ConnectionError | redis_errors.TimeoutError | OSError):
+        return StoreUnavailable(f"Redis at {where} cannot be reached: {text}")
+    if text.startswith(("NOAUTH", "WRONGPASS")):
+        return StoreRefused(f"Redis at {where} wants a login: {text}; put it into the URL")
+    if text.split(" ", 1)[0] in _TRANSIENT or isinstance(
+        error, redis_errors.ReadOnlyError | redis_errors.OutOfMemoryError
+    ):
+        return StoreUnavailable(f"Redis at {where} cannot serve now: {text}")
+    return StoreError(f"Redis at {where} answered: {text}")
