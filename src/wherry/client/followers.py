@@ -124,6 +124,7 @@ class _Group:
         if await self._have_moved():
             for tail in self.tails.values():
                 tail.lag()
+        await self._look_after_doubt()
         gapless = await self._find_gapless(found)
         for key, entries in found.items():
             tail = self.tails.get(key)
@@ -149,6 +150,27 @@ class _Group:
             return False
         before, self._partitions = self._partitions, now
         return before != now
+
+    async def _look_after_doubt(self) -> None:
+        """See whether a replica took over that does not know what was read last."""
+        doubted = [
+            (tail, key, tail.cursor)
+            for key, tail in self.tails.items()
+            if tail.is_doubted and tail.cursor not in (None, ORIGIN)
+        ]
+        if not doubted:
+            return
+        opened = await self._session.opened()
+        try:
+            answers = await opened.link.calls(
+                [("XRANGE", key, cursor or ORIGIN, cursor or ORIGIN) for _, key, cursor in doubted]
+            )
+        except StoreUnavailable:
+            return  # in doubt still
+        for (tail, _, _), kept in zip(doubted, answers, strict=True):
+            tail.is_doubted = False
+            if not kept or isinstance(kept, Exception):
+                tail.lag()
 
     async def _find_gapless(self, found: Mapping[str, list[RawEntry]]) -> set[str]:
         """Streams where nothing can have been trimmed between the last read and this one.

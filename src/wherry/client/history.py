@@ -109,11 +109,13 @@ class Place:
         after: id of the last reply taken, "0-0" if none.
         number: how many were added to the stream up to that one; None if not known.
         is_start: nothing was read yet.
+        is_taken: ``after`` is a reply that was taken here, and not one that somebody names.
     """
 
     after: str
     number: int | None = None
     is_start: bool = True
+    is_taken: bool = False
 
     def is_behind(self, page: Page, kept: Kept) -> bool:
         """Whether a reply between this place and the page is gone, as far as can be told.
@@ -128,7 +130,11 @@ class Place:
             return after != ORIGIN and page.redis_ms - _ms(after) < kept.ttl_ms
         if id_key(after) > id_key(page.last_id):
             return True  # Redis has forgotten it: it went back in time
-        if page.before is not None or after == page.last_id or _follows(page.first_id, after):
+        if page.before is not None:
+            # Trimming takes the oldest first. If it is gone and older ones are not, Redis went
+            # back in time, and the stream has gone on since.
+            return self.is_taken and page.before[0].decode() != after
+        if after == page.last_id or _follows(page.first_id, after):
             return False
         if page.added is not None:
             trimmed = page.added - page.length
@@ -154,6 +160,7 @@ class Place:
             self.number += read
         if page.entries:
             self.after = page.entries[-1][0].decode()
+            self.is_taken = True
         self.is_start = False
 
     def is_passed(self, entry_id: str) -> bool:
@@ -163,6 +170,7 @@ class Place:
     def step(self, entry_id: str) -> None:
         """Go behind one entry that came next."""
         self.after = entry_id
+        self.is_taken = True
         if self.number is not None:
             self.number += 1
 

@@ -179,6 +179,7 @@ class Watcher:
         return None
 
     async def _connect(self, opened: Opened) -> Link:
+        self._source.doubt()  # it may lead to another server than the one that was read before
         link = self._link = opened.store.link(
             answer_timeout_s=self._session.config.socket_timeout_s
         )
