@@ -20,7 +20,7 @@ from scripts.benchmarks.process import ROOT, cpu_s, resident_bytes
 from tests.servers import Server, available_servers
 
 SMALL = ["--messages=200", "--scopes=20", "--pairs=1", "--evictions=20", "--instances=50"]
-SMALL += ["--pools", "10", "30"]
+SMALL += ["--pools", "10", "30", "--handoffs=1", "--takeovers=1", "--rounds=1"]
 
 
 def bench(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -61,12 +61,18 @@ def test_every_scenario_reports_its_figures(tmp_path: Path):
         assert report["evict"][name]["ratio"] == pytest.approx(large / small)
     assert report["memory"]["empty_bytes"] > 2**20
     assert "every reply is right" in done.stdout
+    for name in ("handoff", "takeover", "exit"):
+        assert 0 < report[name]["p50_ms"] <= report[name]["p99_ms"] <= report[name]["max_ms"]
+    assert report["scaling"]["moves"] >= report["scaling"]["needed"] > 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["drian"], "no scenario 'drian'; there are drain, evict, memory"),
+        (
+            ["drian"],
+            "no scenario 'drian'; there are drain, evict, memory, handoff, takeover, exit, scaling",
+        ),
         (["--pairs=0"], "every number must be at least 1"),
         (["--messages=5000", "--scopes=2"], "reply streams would be trimmed"),
     ],

@@ -17,12 +17,12 @@ import redis
 from wherry.config import Config
 from wherry.errors import WherryError
 
-from . import drain, evict, memory
+from . import drain, evict, memory, ownership
 from .load import Mismatch
 from .store import BenchServer, running_server
 
 INTERRUPTED = 130
-SCENARIOS = ("drain", "evict", "memory")
+SCENARIOS = ("drain", "evict", "memory", "handoff", "takeover", "exit", "scaling")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,6 +38,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--pairs": 5,
         "--evictions": 5_000,
         "--instances": 10_000,
+        "--handoffs": 200,
+        "--takeovers": 100,
+        "--rounds": 10,
     }.items():
         parser.add_argument(flag, type=int, default=value, metavar="N")
     parser.add_argument("--pools", type=int, nargs=2, default=[1_000, 10_000], metavar="N")
@@ -91,6 +94,10 @@ def run(
         ),
         "evict": lambda: evict.measure(server, directory, options.pools, options.evictions),
         "memory": lambda: memory.measure(server, directory, options.instances),
+        "handoff": lambda: ownership.handoff(server, directory, options.handoffs),
+        "takeover": lambda: ownership.takeover(server, directory, options.takeovers),
+        "exit": lambda: ownership.exits(server, directory, options.rounds),
+        "scaling": lambda: ownership.scaling(server, directory, max(1, options.rounds // 3)),
     }
     for name in wanted:
         print()

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+
+
+async def work(scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ARG001 - ASGI
+    """Take as long for each message as it says."""
+    while True:
+        message = await receive()
+        await asyncio.sleep(message["work_s"])
+        await send({"type": "bench.done"})
 
 
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ARG001 - ASGI

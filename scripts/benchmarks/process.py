@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,19 @@ class WorkerProcess:
         if self._process.poll() is not None:
             raise RuntimeError(f"the worker has ended; it said:\n{self.said()}")
 
+    def stop(self) -> float:
+        """Let it end as SIGTERM does; returns the seconds that it took."""
+        started_s = time.monotonic()
+        self._process.terminate()
+        if self._process.wait(READY_S) != 0:
+            raise RuntimeError(f"the worker did not end well; it said:\n{self.said()}")
+        return time.monotonic() - started_s
+
+    def kill(self) -> None:
+        """End it as SIGKILL does."""
+        self._process.kill()
+        self._process.wait()
+
     def said(self) -> str:
         """The end of its log."""
         return b"".join(self._lines).decode(errors="replace")
@@ -64,8 +78,10 @@ class WorkerProcess:
 
 
 @contextlib.contextmanager
-def running_worker(url: str, directory: Path, *flags: str) -> Iterator[WorkerProcess]:
-    """Run a ready ``wherry run`` of the echo application until the end of the block.
+def running_worker(
+    url: str, directory: Path, *flags: str, application: str = "echo"
+) -> Iterator[WorkerProcess]:
+    """Run a ready ``wherry run`` of an application of ours until the end of the block.
 
     Neither the environment nor a pyproject.toml sets anything: it has the default Config and
     what ``flags`` say.
@@ -73,7 +89,8 @@ def running_worker(url: str, directory: Path, *flags: str) -> Iterator[WorkerPro
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("WHERRY_")
     }
-    command = [sys.executable, "-m", "wherry", "run", "scripts.benchmarks.applications:echo"]
+    command = [sys.executable, "-m", "wherry", "run"]
+    command += [f"scripts.benchmarks.applications:{application}"]
     command += ["--app-dir", str(ROOT), "--url", url, *flags]
     with subprocess.Popen(
         command,

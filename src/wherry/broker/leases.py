@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import cast
 
-from ..errors import StoreError
+from ..errors import StoreError, WherryError
 from ..model import EntryId, MemberInfo, Partition, Token
 from .connect import Argument, Command, Link, Subscription
 from .scripts import Script, Scripts, run_many
@@ -71,7 +72,16 @@ class Leases:
         meta: what the namespace is taken for.
     """
 
-    __slots__ = ("_keys", "_link", "_scripts", "_ttl_ms", "_worker", "meta")
+    __slots__ = (
+        "_keys",
+        "_link",
+        "_releases",
+        "_releasing",
+        "_scripts",
+        "_ttl_ms",
+        "_worker",
+        "meta",
+    )
 
     def __init__(
         self,
@@ -99,6 +109,8 @@ class Leases:
         self._worker = worker_id
         self._ttl_ms = ttl_ms
         self.meta = meta
+        self._releases: list[tuple[Command, asyncio.Future[object]]] = []
+        self._releasing = asyncio.Lock()
 
     async def claim(self, partitions: Sequence[Partition]) -> list[Claimed]:
         """Take those of the partitions that are free or whose lease ran out, in one write."""
@@ -131,11 +143,38 @@ class Leases:
         return taken
 
     async def release(self, partition: Partition, token: Token) -> bool:
-        """Free a partition and announce it; False if it was no longer ours."""
-        answer = await self._scripts.release.run(
-            self._link, (self._keys.lease(partition),), (token, self._keys.released, partition)
-        )
-        return answer == 1
+        """Free a partition and announce it; False if it was no longer ours.
+
+        Those that are asked for at one time share a write: a worker that stops would open a
+        connection for each of them otherwise.
+        """
+        answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        script = self._scripts.release
+        about = (token, self._keys.released, partition)
+        command = script.command((self._keys.lease(partition),), about)
+        self._releases.append((command, answer))
+        async with self._releasing:
+            if not answer.done():
+                await self._release()
+        found = await answer
+        if isinstance(found, WherryError):
+            raise found
+        return found == 1
+
+    async def _release(self) -> None:
+        asked, self._releases = self._releases, []
+        script = self._scripts.release
+        try:
+            answers = await run_many(self._link, [(script, command) for command, _ in asked])
+        except WherryError as error:
+            answers = [error] * len(asked)
+        except asyncio.CancelledError:
+            for _, answer in asked:
+                answer.cancel()
+            raise
+        for (_, answer), found in zip(asked, answers, strict=True):
+            if not answer.done():
+                answer.set_result(found)
 
     async def survey(self) -> dict[Partition, tuple[str, int]]:
         """Owner ("" if released) and milliseconds left of every partition's lease."""

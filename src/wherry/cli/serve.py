@@ -71,6 +71,8 @@ def serve(settings: Settings, *, on_terminal: bool) -> ExitCode:
                 runner.run(_run(worker, hooks))
         finally:
             store.close()
+    # The process ends: what lives goes with it, and need not be searched for cycles.
+    gc.freeze()
     return ExitCode.DRAINED if worker.has_drained else ExitCode.DRAIN_DEADLINE_PASSED
 
 
