@@ -48,6 +48,38 @@ async def test_hot_scope_does_not_hold_others_up(redis_url: str):
         await seen.drained()
 
 
+@pytest.mark.parametrize("allowed", [0, 64])
+async def test_others_are_handled_before_the_hot_scope_has_had_more_than_its_share(
+    redis_url: str, allowed: int
+):
+    """Fifty thousand messages stand before theirs; its handler hangs at once, or after some."""
+    gate = asyncio.Event()
+    handled = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal handled
+        while True:
+            message = await receive()
+            if scope["scope_id"] == "hot":
+                if handled >= allowed:
+                    await gate.wait()
+                handled += 1
+            await send(message)
+
+    bounds: dict[str, Any] = {"partitions": 1, "in_flight": 200, "in_flight_per_partition": 200}
+    async with rig(redis_url, partitions=1) as seen:
+        await seen.send_many([("hot", n) for n in range(50_000)])
+        await seen.send_many([(f"s{n % 50}", n) for n in range(500)])
+        async with working(app, redis_url, **bounds):
+            for scope in range(50):
+                assert len(await seen.answered(f"s{scope}", 10, 30)) == 10
+                assert await seen.numbers(f"s{scope}") == list(range(scope, 500, 50))
+            assert handled == allowed
+            await seen.link.call("XTRIM", seen.input("hot"), "MAXLEN", 0)
+            gate.set()
+            await seen.drained()
+
+
 async def test_deferred_ids_that_vanished_are_dropped(redis_url: str):
     gate = asyncio.Event()
 

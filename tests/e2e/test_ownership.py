@@ -111,6 +111,63 @@ async def _epochs(seen: Rig) -> list[int]:
     return [int(one) for one in await seen.link.calls(commands)]
 
 
+async def test_part_of_a_member_that_cannot_claim_goes_to_the_others_and_stays(redis_url: str):
+    """Or it would be shed for that member, and taken back, for ever."""
+    async with rig(redis_url) as seen, working(echo, redis_url) as first:
+        unable = Worker(echo, redis_url, Config(**QUICK), hooks=Notes())
+        unable._holdings.avoided |= {Partition(one) for one in range(PARTITIONS)}
+        task = asyncio.create_task(unable.arun())
+        await unable.ready()
+        await until(lambda: _shares(seen, [first], [4]))
+        await until(lambda: _shares(seen, [first], [8]))
+        before = await _epochs(seen)
+        await _beats(seen, first, 3000)
+        assert await _epochs(seen) == before
+        unable._holdings.avoided.clear()
+        await until(lambda: _shares(seen, [first, unable], [4, 4]))
+        unable.request_stop()
+        await task
+
+
+async def test_partitions_of_a_worker_that_drains_for_long_are_claimed_one_by_one(redis_url: str):
+    """Not when the last of its messages has ended and it leaves."""
+    gate = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while True:
+            message = await receive()
+            if scope["scope_id"] == "slow":
+                await gate.wait()
+            await send(message)
+
+    async with (
+        rig(redis_url) as seen,
+        working(app, redis_url, **LONG_LEASE) as second,
+        working(app, redis_url, **LONG_LEASE) as first,
+    ):
+        await until(lambda: _shares(seen, [first, second], [4, 4]))
+        await seen.send("slow", 1)
+        pair = [first, second]
+        await until(lambda: any("slow" in one.application_instances for one in pair))
+        pair.sort(key=lambda one: "slow" not in one.application_instances)
+        slow, other = pair
+        slow.request_stop()
+        await until(lambda: _shares(seen, [slow, other], [1, 7]))
+        gate.set()
+        await until(lambda: _shares(seen, [other], [8]))
+
+
+async def _beats(seen: Rig, worker: Worker, for_ms: int) -> None:
+    """Wait until a worker has beaten for so long."""
+    start = await seen.link.call("ZSCORE", seen.keys.members, worker.worker_id)
+
+    async def beaten() -> bool:
+        now = await seen.link.call("ZSCORE", seen.keys.members, worker.worker_id)
+        return float(now) > float(start) + for_ms
+
+    await until(beaten)
+
+
 async def test_dead_workers_partitions_are_taken_when_the_lease_runs_out(redis_url: str):
     async with rig(redis_url) as seen, working(totals, redis_url, **DURABLE) as living:
         dying = Worker(totals, redis_url, Config(**QUICK | DURABLE), hooks=Notes())
