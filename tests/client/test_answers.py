@@ -138,6 +138,28 @@ def test_attempts_of_a_whole_stream():
     assert attempts.take(reply(0, cause="3-0")) is None
 
 
+def test_attempts_of_answers_that_mingle():
+    """One that expired while it waited is told so in the midst of another's answer."""
+    attempts = Attempts()
+    assert attempts.take(reply(0, attempt="1.1")) is None
+    assert attempts.take(reply(0, cause="2-0", text=None, error="Expired: late")) is None
+    assert attempts.take(reply(0, cause="3-0", attempt="1.2")) is None
+    assert attempts.take(reply(0, attempt="2.1")) == RESTARTED
+    assert attempts.take(reply(1, attempt="2.1", count=2)) is None
+    assert attempts.take(reply(0, cause="3-0", attempt="2.2")) == Restarted(
+        ScopeId("scope"), "3-0", "2.2"
+    )
+
+
+def test_attempts_remember_a_bounded_number_of_answers():
+    attempts = Attempts()
+    for number in range(10_000):
+        assert attempts.take(reply(0, cause=f"{number}-1", attempt="1.1")) is None
+    assert len(attempts._open) < 100
+    last = Restarted(ScopeId("scope"), "9999-1", "2.1")
+    assert attempts.take(reply(0, cause="9999-1", attempt="2.1")) == last
+
+
 def test_attempts_behind_a_reply_that_is_gone_are_unsure_once():
     attempts = Attempts(is_unsure=True)
     assert attempts.take(reply(0, attempt="2.1")) == RESTARTED

@@ -9,6 +9,8 @@ from __future__ import annotations
 from ..model import Reply, Restarted
 
 Event = Reply | Restarted
+_OPEN = 64
+"""Four times what may be open at a time in ack mode: an answer by flush has no end mark."""
 
 
 class Answer:
@@ -67,29 +69,31 @@ class Answer:
 class Attempts:
     """Sees in a scope's whole reply stream where an answer begins anew.
 
-    A scope handles one message at a time, so only the newest cause can begin anew.
+    Answers mingle: in ack mode several messages are open at a time, and one that has expired is
+    told so while another is being answered. The newest `_OPEN` that may begin anew are remembered.
     """
 
-    __slots__ = ("_attempt", "_cause", "_is_unsure")
+    __slots__ = ("_is_unsure", "_open")
 
     def __init__(self, *, is_unsure: bool = False) -> None:
         """Start at the oldest kept, or ``is_unsure`` behind a reply that is not kept any more.
 
         In that case an answer that starts at index 0 may be one that began before.
         """
-        self._cause: str = ""
-        self._attempt: str = ""
+        self._open: dict[str, str] = {}  # cause -> attempt, in the order of their last replies
         self._is_unsure = is_unsure
 
     def take(self, reply: Reply) -> Restarted | None:
         """Note a reply; say if an answer begins anew with it."""
         if not reply.cause:
             return None
-        begins_anew = reply.index == 0 and (
-            self._is_unsure or (reply.cause == self._cause and reply.attempt != self._attempt)
-        )
-        if reply.index == 0 or reply.cause != self._cause:
-            self._attempt = reply.attempt
-        self._cause = reply.cause
+        known = self._open.pop(reply.cause, None)
+        begins_anew = reply.index == 0 and (self._is_unsure or known not in (None, reply.attempt))
         self._is_unsure = False
+        attempt = reply.attempt if reply.index == 0 else known or reply.attempt
+        if attempt and not reply.is_end:
+            # Only what was written before its commit can begin anew.
+            self._open[reply.cause] = attempt
+            if len(self._open) > _OPEN:
+                del self._open[next(iter(self._open))]
         return Restarted(reply.scope_id, reply.cause, reply.attempt) if begins_anew else None
