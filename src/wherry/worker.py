@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from .broker.commits import Retention
 from .broker.connect import Link, Store, open_store
+from .broker.history import Past
 from .broker.leases import Leases
 from .broker.scripts import Scripts, fit_scripts
 from .broker.streams import Meta, check_eviction, open_namespace
@@ -79,6 +80,7 @@ class _Parts:
     handoff: HandOff
     leases: Leases
     probing: Probing
+    duties: Duties
 
 
 class Worker(StatelessServer):
@@ -148,6 +150,7 @@ class Worker(StatelessServer):
         """
         timeout_s = self._config.socket_timeout_s
         links = _Links(*(self._store.link(answer_timeout_s=timeout_s) for _ in range(3)))
+        past = links.read.past = links.write.past = Past()
         try:
             scripts = await fit_scripts(links.command, memory=self._store.is_memory)
             await check_eviction(links.command)
@@ -159,6 +162,7 @@ class Worker(StatelessServer):
                 parts = self._parts = self._build(links, scripts, keys, meta)
                 if not self._is_overridden("application_send"):
                     self._tracked.outlet = parts.outbox.take
+                past.on_other = parts.duties.history_changed
                 self._started.set()
                 await self._serve(parts)
         except BaseExceptionGroup as group:
@@ -224,6 +228,7 @@ class Worker(StatelessServer):
             handoff=handoff,
             leases=leases,
             probing=probing,
+            duties=duties,
         )
 
     def _set_gate(self, gate: Gate | None) -> None:

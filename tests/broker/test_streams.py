@@ -12,8 +12,8 @@ from tests.broker.tenure import DONE, PLACES, ZERO, commit, opened, reply, tenur
 from tests.e2e.rig import until
 from tests.servers import Server
 from wherry.broker.connect import Link, Store, open_store
+from wherry.broker.history import Past
 from wherry.broker.streams import (
-    History,
     check_eviction,
     fetch_entries,
     load_states,
@@ -175,24 +175,33 @@ async def test_server_that_evicts_is_refused(start_server: Any):
         await link.aclose()
 
 
-async def test_history_notices_new_connections_and_other_servers(start_server: Any):
+async def test_other_history_is_told_before_anything_is_sent_to_it(start_server: Any):
     server: Server = start_server()
-    link, questions = open_store(server.url).link(), open_store(server.url).link()
+    link, other, questions = (open_store(server.url).link() for _ in range(3))
+    past = link.past = other.past = Past()
+    told: list[str] = []
+    past.on_other = lambda: told.append("other")
     try:
-        history = History(link, questions)
         await link.call("PING")
-        assert await history.look() == (False, False), "the first connection is no news"
+        await other.call("PING")
         await questions.call("CLIENT", "KILL", "ID", link.client_id or 0)
         await _reconnect(link)
-        assert await history.look() == (True, False)
-        assert await history.look() == (False, False)
+        assert link.connects == 2
+        assert not told, "the same server, by a new connection"
         await asyncio.to_thread(server.restart)
-        for one in (link, questions):
+        for one in (link, other):
+            # Redis-py may notice by itself that the connection has gone, and connects in silence.
+            with pytest.raises(StoreUnavailable):
+                await one.call("INCR", "calls")
+        assert told == ["other"], "told once, whichever link meets it first"
+        await _reconnect(questions)
+        assert await questions.call("EXISTS", "calls") == 0
+        for one in (link, other):
             await _reconnect(one)
-        assert await history.look() == (True, True)
+        assert told == ["other"]
     finally:
-        await link.aclose()
-        await questions.aclose()
+        for one in (link, other, questions):
+            await one.aclose()
 
 
 async def _reconnect(link: Link) -> None:

@@ -27,6 +27,7 @@ from redis.retry import Retry as SyncRetry
 
 from ..errors import ConfigError
 from .embedded import EmbeddedStore, default_directory, open_embedded
+from .history import Past, read_history
 from .mapping import map_error
 from .memory import MemoryServer, memory_server
 from .packing import async_pool
@@ -68,9 +69,10 @@ class Link:
         connects: how often a connection was made; redis-py also reconnects in silence.
         client_id: number of the newest connection as the server counts, None if it will not
             tell; with one call at a time there is one connection.
+        past: what is noticed of the server's history; None: it does not matter here.
     """
 
-    __slots__ = ("_client", "_where", "client_id", "connects")
+    __slots__ = ("_client", "_history", "_where", "client_id", "connects", "past")
 
     def __init__(self, client: aioredis.Redis, where: str) -> None:
         """Take over a client; its answers are no longer reshaped."""
@@ -79,9 +81,15 @@ class Link:
         self._where = where
         self.connects = 0
         self.client_id: int | None = None
+        self.past: Past | None = None
+        self._history: str | None = None
 
     async def greet(self, connection: Any) -> None:
-        """Run by redis-py on each new connection: count it, ask for its number, and name it."""
+        """Run by redis-py on each new connection: count it, ask for its number, and name it.
+
+        Raises:
+            ConnectionError: once for each other history; the call was meant for the one before.
+        """
         await connection.on_connect()
         self.connects += 1
         self.client_id = None
@@ -92,6 +100,11 @@ class Link:
             await connection.read_response()
         except redis_errors.ResponseError:
             pass  # a user without the right to these is served all the same
+        if self.past is not None:
+            known, self._history = self._history, await read_history(connection)
+            self.past.meet(self._history)
+            if known not in (None, self._history):
+                raise redis_errors.ConnectionError("Redis was restarted or replaced")
 
     async def call(self, *command: Argument) -> Any:
         """Send one command and return its answer."""

@@ -242,40 +242,6 @@ async def read_partitions(
     return infos
 
 
-class History:
-    """Notices when a link leads to a server whose data may have gone back in time."""
-
-    __slots__ = ("_connects", "_known", "_link", "_questions")
-
-    def __init__(self, link: Link, questions: Link) -> None:
-        """Watch one link; ask over another."""
-        self._link = link
-        self._questions = questions
-        self._connects = 0
-        self._known: str | None = None
-
-    async def look(self) -> tuple[bool, bool]:
-        """Whether there is a new connection since the last look, and whether it has another past.
-
-        Where INFO is forbidden the past is taken for the same.
-        """
-        connects = self._link.connects
-        if connects == self._connects:
-            return False, False
-        before, known = self._connects, self._known
-        self._known = await self._read()
-        self._connects = connects
-        return before > 0, before > 0 and self._known != known
-
-    async def _read(self) -> str | None:
-        try:
-            info = cast("bytes", await self._questions.call("INFO"))
-        except (StoreError, StoreRefused):
-            return None
-        fields = _read_info(info)
-        return b" ".join(fields.get(name, b"") for name in (b"run_id", b"master_replid")).decode()
-
-
 def _read_info(info: bytes) -> dict[bytes, bytes]:
     """The fields of an INFO answer."""
     pairs = (line.partition(b":") for line in info.splitlines())

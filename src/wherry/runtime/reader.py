@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..broker.connect import Link
-from ..broker.streams import History, RawEntry, read_streams
+from ..broker.streams import RawEntry, read_streams
 from ..broker.wire import Keys
 from ..config import Config
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
@@ -39,10 +39,6 @@ class Gate(Protocol):
 
     def is_settling(self) -> bool:
         """Whether answers of commits, which make room, are on their way."""
-        ...
-
-    def history_changed(self) -> None:
-        """The server's data may have gone back in time."""
         ...
 
 
@@ -106,7 +102,7 @@ class Reader:
             hooks: reports.
         """
         self._links = links
-        self._history = History(*links)
+        self._connects = 0
         self._keys = Keys(config.namespace)
         self._config = config
         self._holdings = holdings
@@ -225,11 +221,9 @@ class Reader:
             is_answered = True
         finally:
             self._reads.end(is_answered=is_answered, block_s=self._config.block_s)
-        is_new, is_other = await self._history.look()
-        if is_new:
+        before, self._connects = self._connects, self._links[0].connects
+        if 0 < before < self._connects:
             self._read_anew()
-        if is_other:
-            self._gate.history_changed()
         self._route(by_key, answer, choice)
 
     def _route(

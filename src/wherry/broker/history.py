@@ -1,0 +1,48 @@
+"""History: notices, on each new connection, when a server's data may have gone back in time.
+
+A server that was restarted or replaced may lack what the last one acknowledged. What a worker
+decided before must not be written there: only leases and durable states would refuse it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import redis.exceptions as redis_errors
+
+
+class Past:
+    """The history that a worker knows, shared by its links.
+
+    Attributes:
+        on_other: called when a server with another history is met, before anything is sent to it.
+    """
+
+    __slots__ = ("_known", "on_other")
+
+    def __init__(self) -> None:
+        """Know none: the first that is met is taken for the right one."""
+        self.on_other: Callable[[], None]
+        self._known: str | None = None
+
+    def meet(self, history: str) -> None:
+        """A link has connected to a server with this history."""
+        known, self._known = self._known, history
+        if known not in (None, history):
+            self.on_other()
+
+
+async def read_history(connection: Any) -> str:
+    """Name the history of the server behind one of redis-py's connections.
+
+    Where INFO is forbidden all histories have one name.
+    """
+    await connection.send_command("INFO")
+    try:
+        info: bytes = await connection.read_response()
+    except redis_errors.ResponseError:
+        return ""
+    pairs = (line.partition(b":") for line in info.splitlines())
+    fields = {name: value for name, _, value in pairs}
+    return b" ".join(fields.get(name, b"") for name in (b"run_id", b"master_replid")).decode()
