@@ -1,154 +1,202 @@
-"""The checker: reads reply streams, states and keys, and compares them with what was sent."""
+"""The checker: compares replies, states, dead letters and keys with what was sent and seen."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 from wherry.broker.connect import Link
+from wherry.broker.streams import RawEntry
 from wherry.broker.wire import Keys, read_reply, unpack
-from wherry.model import Partition, Reply, ScopeId, partition_of
+from wherry.model import Partition, Reply, Restarted, ScopeId, partition_of
 
-from .application import WORDS
+from .answers import MAX_ATTEMPTS, ScopeCheck
+from .findings import Findings
+from .following import Follower, LiveReader, print_of
+from .journal import Journal, Sent
 
-DOCUMENTED = re.compile(
-    r"\{chaos\}:(meta|members|joined|released|member:.+)"
-    r"|\{chaos:\d+\}:(in|lease|attempts|dead|out:.+|scope:.+|sent:.+)"
-)
-LASTING = re.compile(r"\{chaos\}:meta|\{chaos:\d+\}:(in|lease|attempts|dead|scope:.+)")
+LASTING = re.compile(r"\{chaos\}:meta|\{chaos:\d+\}:(in|lease|dead|scope:.+)")
+TEMPORARY = re.compile(r"\{chaos:\d+\}:(out:[^~].*|sent:.+)")
+"""Keys that may be there when all workers and clients have gone; these expire."""
 
-
-@dataclass(slots=True)
-class Verdict:
-    """What was found.
-
-    Attributes:
-        figures: counts by name, all of which must be 0 but those of `GOOD`.
-        examples: a few of what is wrong.
-    """
-
-    GOOD = ("accepted", "answered", "streamed answers", "streamed answers begun anew")
-    figures: Counter[str] = field(default_factory=Counter)
-    examples: list[str] = field(default_factory=list)
-
-    def wrong(self, name: str, example: str) -> None:
-        """Count something that must not be."""
-        self.figures[name] += 1
-        if len(self.examples) < 20:
-            self.examples.append(f"{name}: {example}")
-
-    @property
-    def is_good(self) -> bool:
-        """Whether nothing is wrong."""
-        return all(name in self.GOOD for name, count in self.figures.items() if count)
+PAGE = 1_000
 
 
 class Checker:
-    """Checks one finished run."""
+    """Checks one finished round: nobody writes any more."""
 
-    def __init__(self, link: Link, partitions: int) -> None:
+    def __init__(self, link: Link, journal: Journal) -> None:
         self._link = link
         self._keys = Keys("chaos")
-        self._partitions = partitions
+        self._journal = journal
+        self._partitions = 0
+        self._findings = Findings()
 
     async def check(
         self,
-        counts: Mapping[str, int],
-        told: Mapping[str, set[int]],
-        seen: Mapping[str, list[Reply]],
-    ) -> Verdict:
-        """Compare everything; ``seen`` is what live readers saw of some scopes."""
-        verdict = Verdict()
-        for name, last in counts.items():
-            replies = await self._read(name)
-            verdict.figures["accepted"] += last
-            _check_scope(verdict, name, last, told.get(name, set()), replies)
-            await self._check_state(verdict, name, last)
-            if name in seen:
-                kept = {reply.id for reply in replies}
-                for reply in seen[name]:
-                    if reply.id not in kept:
-                        verdict.wrong("seen and vanished", f"{name} {reply.id}")
-        await self._check_keys(verdict)
-        return verdict
+        live: LiveReader,
+        followers: Mapping[str, Follower],
+        asked: Mapping[str, Sequence[object]],
+    ) -> Findings:
+        """Compare everything.
 
-    async def _read(self, name: str) -> list[Reply]:
-        key = self._keys.replies(partition_of(name, self._partitions), name)
-        found: list[Reply] = []
+        Args:
+            live: saw the replies of all scopes.
+            followers: saw those of some.
+            asked: scope -> answers to the requests it was sent.
+        """
+        self._partitions = int(await self._link.call("HGET", self._keys.meta, "partitions"))
+        buried: list[tuple[str, str]] = []
+        for name, seen in live.seen.items():
+            raw = await self._read(self._keys.replies(partition_of(name, self._partitions), name))
+            replies = [read_reply(*entry) for entry in raw]
+            effects = ScopeCheck(self._findings, self._journal, name).check(replies)
+            buried += [(name, entry_id) for entry_id in effects.buried]
+            await self._check_state(name, effects.done)
+            self._check_seen(name, seen, raw, replies)
+            if name in followers:
+                self._check_follower(name, followers[name], replies)
+        for name, answers in asked.items():
+            await self._check_asked(name, answers)
+        await self._check_letters(buried)
+        await self._check_keys()
+        figures = self._findings.figures
+        figures["accepted"] = self._journal.accepted
+        figures["sent with unknown fate"] = sum(map(len, self._journal.unsure.values()))
+        return self._findings
+
+    async def _read(self, key: str) -> list[RawEntry]:
+        found: list[RawEntry] = []
         start = "-"
-        while entries := await self._link.call("XRANGE", key, start, "+", "COUNT", 1000):
-            found += [read_reply(entry_id, flat) for entry_id, flat in entries]
-            start = f"({found[-1].id}"
+        while page := await self._link.call("XRANGE", key, start, "+", "COUNT", PAGE):
+            found += page
+            start = f"({page[-1][0].decode()}"
         return found
 
-    async def _check_state(self, verdict: Verdict, name: str, last: int) -> None:
+    async def _check_state(self, name: str, done: Sequence[int]) -> None:
         partition = partition_of(name, self._partitions)
         packed = await self._link.call("HGET", self._keys.state(partition, ScopeId(name)), "state")
         state = unpack(packed) if packed else {}
-        if state != {"count": last, "last": last}:
-            verdict.wrong("wrong durable state", f"{name}: {state}, sent {last}")
+        is_kept = done and not name.startswith("bare")
+        expected = {"count": len(done), "last": done[-1]} if is_kept else {}
+        if state != expected:
+            self._findings.blame("wrong durable state", f"{name}: {state}, expected {expected}")
 
-    async def _check_keys(self, verdict: Verdict) -> None:
+    def _check_seen(
+        self,
+        name: str,
+        seen: Mapping[tuple[str, int], tuple[str, int]],
+        raw: Sequence[RawEntry],
+        replies: Sequence[Reply],
+    ) -> None:
+        """What a live reader saw is there, or is told by ``(i, n)`` in the history that is left."""
+        prints = {print_of(entry) for entry in raw}
+        if missed := len(prints - seen.keys()):
+            self._findings.figures["replies read after the end"] += missed
+        causes = {reply.cause for reply in replies}
+        places = {(reply.cause, reply.index) for reply in replies}
+        for found, (cause, index) in seen.items():
+            if found in prints:
+                continue
+            if not any(one.may_have_lost(found[0]) for one in self._journal.failovers):
+                self._findings.blame("seen and vanished", f"{name} {found[0]} ({cause}, {index})")
+            elif (cause, index) in places:
+                self._findings.figures["seen, forgotten by Redis, and said again as (i, n)"] += 1
+            elif cause not in causes and self._journal.is_forgotten(name, cause):
+                self._findings.figures["seen, and forgotten by Redis with its message"] += 1
+            else:
+                self._findings.blame("seen and vanished", f"{name} ({cause}, {index}) for ever")
+
+    def _check_follower(self, name: str, follower: Follower, replies: Sequence[Reply]) -> None:
+        """It got every reply once and in order, and was told of each restart."""
+        self._findings.figures["replies followed by clients"] += len(follower.known)
+        if self._journal.failovers:
+            self._findings.figures["clients told that replies are gone"] += follower.told
+            if missing := {(one.cause, one.index) for one in replies} - follower.known:
+                self._findings.blame("lost", f"{name}: a client was not given {sorted(missing)}")
+            return
+        expected: list[tuple[str, str]] = []
+        known: dict[str, str] = {}
+        for reply in replies:
+            before = known.setdefault(reply.cause, reply.attempt)
+            if reply.index == 0 and reply.attempt != before:
+                known[reply.cause] = reply.attempt
+                expected.append(("anew", reply.cause))
+            expected.append(("reply", reply.id))
+        got = [
+            ("anew", one.cause) if isinstance(one, Restarted) else ("reply", one.id)
+            for one in follower.events
+        ]
+        if got != expected or follower.told:
+            place = next(
+                (i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b),
+                min(len(got), len(expected)),
+            )
+            self._findings.blame(
+                "lost",
+                f"{name}: a client was given {got[place : place + 3]} "
+                f"instead of {expected[place : place + 3]}, told {follower.told}",
+            )
+
+    async def _check_asked(self, name: str, answers: Sequence[object]) -> None:
+        """Each request was answered once, with its own effect."""
+        self._findings.figures["requests answered"] += len(answers)
+        for number, answer in enumerate(answers, 1):
+            expected = {"type": "done", "n": number, "count": number, "attempt": 1}
+            if answer != [expected]:
+                self._findings.blame("wrong effect", f"{name} {number} was answered {answer}")
+        raw = await self._read(self._keys.replies(partition_of(name, self._partitions), name))
+        numbers = [(read_reply(*entry).message or {}).get("n") for entry in raw]
+        is_whole = numbers == list(range(1, len(numbers) + 1))
+        if not is_whole or len(numbers) not in (len(answers), len(answers) + 1):
+            self._findings.blame("doubled", f"{name}: {len(numbers)} for {len(answers)} requests")
+
+    async def _check_letters(self, buried: Sequence[tuple[str, str]]) -> None:
+        """A dead letter, whole, for each message that was answered so, and no other."""
+        found: Counter[tuple[str, str]] = Counter()
+        for number in range(self._partitions):
+            for _, flat in await self._read(self._keys.dead(Partition(number))):
+                letter = dict(zip(flat[::2], flat[1::2], strict=True))
+                name, entry_id = letter[b"s"].decode(), letter[b"id"].decode()
+                found[name, entry_id] += 1
+                sent = next(
+                    (o for o in self._journal.sent.get(name, ()) if o.entry_id == entry_id), None
+                )
+                if sent is None or not _is_letter(letter, sent):
+                    self._findings.blame("dead letter missing or wrong", f"{letter}")
+        if found != Counter(buried):
+            odd = {*found.items()} ^ {*Counter(buried).items()}
+            self._findings.blame("dead letter missing or wrong", f"{sorted(odd)[:5]}")
+
+    async def _check_keys(self) -> None:
+        """Nothing is left but what is documented; what is temporary expires."""
         cursor = b"0"
         while True:
-            cursor, names = await self._link.call("SCAN", cursor, "COUNT", 1000)
+            cursor, names = await self._link.call("SCAN", cursor, "COUNT", PAGE)
             expiries = await self._link.calls([("PTTL", name) for name in names])
             for name, expiry in zip(names, expiries, strict=True):
                 text = name.decode()
-                if not DOCUMENTED.fullmatch(text):
-                    verdict.wrong("undocumented key", text)
-                elif expiry == -1 and not LASTING.fullmatch(text):
-                    verdict.wrong("temporary key without expiry", text)
+                self._findings.figures["keys left"] += 1
+                if TEMPORARY.fullmatch(text):
+                    if expiry < 0:
+                        self._findings.blame("left behind", f"{text} without expiry")
+                elif not LASTING.fullmatch(text) or expiry >= 0:
+                    self._findings.blame("left behind", f"{text} (expiry {expiry})")
             if cursor == b"0":
                 break
         for number in range(self._partitions):
-            for kind in (self._keys.entries, self._keys.dead):
-                left = await self._link.call("XLEN", kind(Partition(number)))
-                if left:
-                    verdict.wrong("left unfinished or buried", f"{kind(Partition(number))}: {left}")
+            left = await self._link.call("XLEN", self._keys.entries(Partition(number)))
+            owner = await self._link.call("HGET", self._keys.lease(Partition(number)), "owner")
+            if left or owner:
+                self._findings.blame("left behind", f"partition {number}: {left}, owner {owner}")
 
 
-def _check_scope(
-    verdict: Verdict, name: str, last: int, told: set[int], replies: list[Reply]
-) -> None:
-    counted = [one for one in replies if one.message and one.message["type"] == "counted"]
-    numbers = [one.message["n"] for one in counted if one.message]
-    verdict.figures["answered"] += len(set(numbers))
-    for number, times in Counter(numbers).items():
-        if times > 1:
-            verdict.wrong("doubled", f"{name} {number}: {times} times")
-    for number in set(range(1, last + 1)) - set(numbers):
-        verdict.wrong("lost", f"{name} {number}")
-    if numbers != sorted(numbers):
-        verdict.wrong("out of order", name)
-    for reply in counted:
-        message = reply.message or {}
-        if not message["in_order"] or message["count"] != message["n"]:
-            verdict.wrong("wrong effect", f"{name} {message}")
-    _check_told(verdict, name, told, replies)
-
-
-def _check_told(verdict: Verdict, name: str, told: set[int], replies: list[Reply]) -> None:
-    """Every streamed answer is whole after its last beginning, and each beginning is marked."""
-    by_cause: dict[str, list[Reply]] = {}
-    for reply in replies:
-        if reply.attempt:
-            by_cause.setdefault(reply.cause, []).append(reply)
-    for cause, parts in by_cause.items():
-        begins = [index for index, part in enumerate(parts) if part.index == 0]
-        attempts = [parts[index].attempt for index in begins]
-        if len(set(attempts)) != len(attempts):
-            verdict.wrong("beginning not marked", f"{name} {cause}")
-        verdict.figures["streamed answers begun anew"] += max(0, len(begins) - 1)
-        final = parts[begins[-1] :] if begins else parts
-        words = [one.message["word"] for one in final if one.message and "word" in one.message]
-        indices = [one.index for one in final if one.message]
-        ends = [one.count for one in final if one.is_end]
-        length = len(WORDS) + 1
-        if words != list(WORDS) or indices != list(range(length)) or ends != [length]:
-            verdict.wrong("streamed answer not whole", f"{name} {cause}: {words}")
-        verdict.figures["streamed answers"] += 1
-    if len(by_cause) != len(told):
-        verdict.wrong("streamed answers lost", f"{name}: {len(by_cause)} of {len(told)}")
+def _is_letter(letter: Mapping[bytes, bytes], sent: Sent) -> bool:
+    return (
+        unpack(letter[b"m"])["n"] == sent.number
+        and letter[b"attempts"] == str(MAX_ATTEMPTS).encode()
+        and letter[b"error"].startswith(b"Planned: ")
+        and b"Planned" in letter[b"traceback"]
+        and b"when" in letter
+    )

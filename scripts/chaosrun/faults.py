@@ -1,6 +1,6 @@
-"""Faults: what is done to the fleet, as often as was asked for.
+"""Faults: what is done to workers and servers; each says whether it counts.
 
-A fault counts only if its victim owned unfinished entries when it struck.
+Several strike at a time, each another victim; one worker at least is always spared.
 """
 
 from __future__ import annotations
@@ -8,108 +8,204 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from wherry.broker.connect import Link
-from wherry.broker.leases import read_members, read_owners
-from wherry.broker.scripts import Scripts
-from wherry.broker.wire import Keys
-from wherry.errors import WherryError
-from wherry.model import Partition
+from .fleet import Fleet, WorkerProcess
+from .owning import Look, Lookout
+from .proxy import DOWN, UP, Proxy
+from .quota import Quota
+from .servers import Server
 
-from .fleet import Fleet, Server
-
-GONE_S = 0.5
+GONE_S = 0.3
 LOOK_AGAIN_S = 0.1
+JOIN_S = 15.0
+MOST_ADDED = 3
+AHEAD = 0.03
+"""Faults wait when their share is so far ahead of the messages' share."""
+
+LATEST_S = 0.3
+
+Strike = Callable[[WorkerProcess, Look], Awaitable[bool]]
 
 
-@dataclass(slots=True)
-class Quota:
-    """How often each fault is wanted, and how often it was done and counted."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """What can be struck.
 
-    wanted: dict[str, int]
-    done: dict[str, int] = field(default_factory=dict)
-    struck: dict[str, int] = field(default_factory=dict)
+    Attributes:
+        fleet: its workers.
+        server: the one that is killed and started again.
+        proxy: routes of the workers.
+        lookout: tells who owns what.
+        lease_s: length of a lease.
+        size: workers at the start.
+    """
 
-    def open(self) -> list[str]:
-        """Faults that are still wanted."""
-        return [kind for kind, count in self.wanted.items() if self.done.get(kind, 0) < count]
-
-    def share(self) -> float:
-        """Part of all faults that is done, from 0 to 1."""
-        total = sum(self.wanted.values())
-        return sum(self.done.values()) / total if total else 1.0
-
-    def note(self, kind: str, counts: bool) -> None:
-        """A fault was done."""
-        self.struck[kind] = self.struck.get(kind, 0) + 1
-        if counts:
-            self.done[kind] = self.done.get(kind, 0) + 1
+    fleet: Fleet
+    server: Server
+    proxy: Proxy
+    lookout: Lookout
+    lease_s: float
+    size: int
 
 
 class Faults:
-    """Strikes at random, one fault after another."""
+    """Strikes at random until everything wanted was done."""
 
-    def __init__(self, fleet: Fleet, server: Server, link: Link, quota: Quota, lease_s: float):
-        self._fleet = fleet
-        self._server = server
-        self._link = link
+    def __init__(self, field: Field, quota: Quota, random_: random.Random) -> None:
+        self._field = field
         self._quota = quota
-        self._lease_s = lease_s
-        self._keys = Keys("chaos")
-        self._survey = Scripts(allow_oom=False).survey
-        self._partitions = 0
-
-    async def run(self, random_: random.Random) -> None:
-        """Strike until everything wanted was done."""
-        while kinds := self._quota.open():
-            kind = random_.choice(kinds)
-            if kind == "redis":
-                await self._kill_redis()
-            else:
-                await self._strike(kind, random_)
-            await self._fleet.replace_ended()
-            await asyncio.sleep(random_.uniform(0.0, self._lease_s / 4))
-
-    async def _kill_redis(self) -> None:
-        self._server.kill()
-        await asyncio.sleep(GONE_S)
-        await asyncio.to_thread(self._server.start)
-        self._quota.note("redis", counts=True)
-
-    async def _strike(self, kind: str, random_: random.Random) -> None:
-        # Who has not joined yet is left alone: a fleet that never comes up shows nothing.
-        owners = await self._owners()
-        ready = [one for one in self._fleet.workers if one.process.pid in owners]
-        if not ready:
-            await asyncio.sleep(LOOK_AGAIN_S)
-            return
-        victim = random_.choice(ready)
-        counts = owners[victim.process.pid]
-        if kind == "kill":
-            await self._fleet.end(victim, signal.SIGKILL, replace=True)
-        elif kind == "term":
-            await self._fleet.end(victim, signal.SIGTERM, replace=True)
-        else:
-            victim.process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(self._lease_s * random_.uniform(1.2, 1.8))
-            victim.process.send_signal(signal.SIGCONT)
-        self._quota.note(kind, counts)
-
-    async def _owners(self) -> dict[int, bool]:
-        """Process ids of the members -> whether their partitions hold unfinished entries."""
-        try:
-            if not self._partitions:
-                self._partitions = int(await self._link.call("HGET", self._keys.meta, "partitions"))
-            partitions = [Partition(number) for number in range(self._partitions)]
-            members = await read_members(self._link, self._keys)
-            owners = await read_owners(self._link, self._survey, self._keys, partitions)
-            sizes = await self._link.calls([("XLEN", self._keys.entries(p)) for p in partitions])
-        except (WherryError, TypeError):
-            return {}
-        busy = {
-            owner
-            for (owner, left_ms), size in zip(owners, sizes, strict=True)
-            if left_ms > 0 and isinstance(size, int) and size
+        self._random = random_
+        self._by_kind: dict[str, Strike] = {
+            "kill": self._kill,
+            "stop": self._stop,
+            "term": self._term,
+            "in": self._scale_in,
+            "delay": self._delay,
+            "cut": self._cut,
+            "hole": self._black_hole,
+            "half": self._half_close,
         }
-        return {int(one.fields["pid"]): one.worker_id in busy for one in members}
+
+    async def run(self, messages_done: Callable[[], float], at_once: int) -> None:
+        """Strike with so many hands; no faster than messages are sent."""
+        async with asyncio.TaskGroup() as tasks:
+            for hand in range(at_once):
+                tasks.create_task(self._work(messages_done), name=f"hand:{hand}")
+
+    async def _work(self, messages_done: Callable[[], float]) -> None:
+        while not self._quota.is_done():
+            await self._field.fleet.replace_ended()
+            is_ahead = self._quota.share() > messages_done() + AHEAD
+            kind = None if is_ahead else self._quota.begin(self._random, self._barred())
+            if kind is None:
+                await asyncio.sleep(LOOK_AGAIN_S)
+                continue
+            counts = None
+            try:
+                counts = await self._strike(kind)
+            finally:
+                self._quota.end(kind, is_done=counts is not None, counts=bool(counts))
+            pause_s = LOOK_AGAIN_S if counts is None else self._field.lease_s / 8
+            await asyncio.sleep(self._random.uniform(0.0, pause_s))
+
+    def _barred(self) -> set[str]:
+        """What cannot be done to a fleet of this size."""
+        size = len(self._field.fleet.workers)
+        return {"in"} if size <= 2 else {"out"} if size >= self._field.size + MOST_ADDED else set()
+
+    async def _strike(self, kind: str) -> bool | None:
+        """One fault: whether it counts, None if it could not be done."""
+        if kind == "redis":
+            return await self._kill_redis()
+        if kind == "out":
+            return await self._scale_out()
+        look = await self._field.lookout.look()
+        if look is None:
+            return None
+        spared = [one for one in self._field.fleet.workers if not one.is_struck]
+        # Who has not joined yet is left alone: a fleet that never comes up shows nothing.
+        ready = [one for one in spared if one.pid in look.workers and look.of(one.pid)]
+        if len(spared) < 2 or not ready:
+            return None
+        victim = self._random.choice(ready)
+        victim.is_struck = True
+        try:
+            return await self._by_kind[kind](victim, look)
+        finally:
+            victim.is_struck = False
+
+    async def _still_owns(self, victim: WorkerProcess, before: Look) -> bool:
+        after = await self._field.lookout.look()
+        return after is not None and bool(after.still_of(victim.pid, before.of(victim.pid)))
+
+    async def _kill(self, victim: WorkerProcess, before: Look) -> bool:
+        self._field.fleet.signal(victim, signal.SIGKILL)
+        await self._field.fleet.wait_end(victim)
+        counts = await self._still_owns(victim, before)
+        await self._field.fleet.start()
+        return counts
+
+    async def _term(self, victim: WorkerProcess, before: Look) -> bool:
+        return await self._drain(victim, before, is_replaced=True)
+
+    async def _scale_in(self, victim: WorkerProcess, before: Look) -> bool:
+        return await self._drain(victim, before, is_replaced=False)
+
+    async def _drain(self, victim: WorkerProcess, before: Look, *, is_replaced: bool) -> bool:
+        self._field.fleet.signal(victim, signal.SIGTERM)
+        counts = await self._still_owns(victim, before)
+        await self._field.fleet.wait_end(victim)
+        if is_replaced:
+            await self._field.fleet.start()
+        return counts
+
+    async def _stop(self, victim: WorkerProcess, before: Look) -> bool:
+        """Counts if another worker took what was unfinished while this one stood still."""
+        victim.process.send_signal(signal.SIGSTOP)
+        try:
+            look = await self._field.lookout.look()
+            held = look.still_of(victim.pid, before.of(victim.pid)) if look else {}
+            await asyncio.sleep(self._field.lease_s * self._random.uniform(1.2, 1.8))
+            after = await self._field.lookout.look()
+        finally:
+            victim.process.send_signal(signal.SIGCONT)
+        worker = before.workers[victim.pid]
+        return after is not None and any(after.owners.get(p, worker) != worker for p in held)
+
+    async def _scale_out(self) -> bool:
+        """Counts if the fleet was at work and the new worker got partitions."""
+        before = await self._field.lookout.look()
+        added = await self._field.fleet.start()
+        try:
+            async with asyncio.timeout(JOIN_S):
+                while added.process.returncode is None:
+                    look = await self._field.lookout.look()
+                    if look is not None and look.holds(added.pid):
+                        return bool(before and before.first)
+                    await asyncio.sleep(LOOK_AGAIN_S)
+        except TimeoutError:
+            pass
+        return False
+
+    async def _kill_redis(self) -> bool:
+        before = await self._field.lookout.look()
+        self._field.server.kill()
+        await asyncio.sleep(GONE_S)
+        await asyncio.to_thread(self._field.server.start)
+        after = await self._field.lookout.look()
+        return bool(before and after and after.still(before.first))
+
+    async def _delay(self, victim: WorkerProcess, before: Look) -> bool:
+        await self._field.proxy.delay(victim.name, self._random.uniform(0.01, LATEST_S))
+        counts = await self._still_owns(victim, before)
+        await asyncio.sleep(self._field.lease_s * self._random.uniform(0.5, 1.5))
+        await self._field.proxy.delay(victim.name, 0.0)
+        return counts
+
+    async def _cut(self, victim: WorkerProcess, before: Look) -> bool:
+        await self._field.proxy.cut(victim.name)
+        return await self._still_owns(victim, before)
+
+    async def _black_hole(self, victim: WorkerProcess, before: Look) -> bool:
+        return await self._hold(victim, before, (UP, DOWN))
+
+    async def _half_close(self, victim: WorkerProcess, before: Look) -> bool:
+        """Hold one direction, or end it in good order."""
+        direction = self._random.choice((UP, DOWN))
+        if self._random.random() < 0.5:
+            return await self._hold(victim, before, (direction,))
+        await self._field.proxy.finish(victim.name, direction)
+        return await self._still_owns(victim, before)
+
+    async def _hold(self, victim: WorkerProcess, before: Look, directions: tuple[str, ...]) -> bool:
+        """Hold back for longer than a lease; then all of it arrives late, or never."""
+        proxy = self._field.proxy
+        await proxy.hold(victim.name, *directions)
+        counts = await self._still_owns(victim, before)
+        await asyncio.sleep(self._field.lease_s * self._random.uniform(1.2, 3.0))
+        if self._random.random() < 0.5:
+            await proxy.cut(victim.name)
+        await proxy.free(victim.name)
+        return counts

@@ -1,66 +1,19 @@
-"""The processes of a fault run: one server that can be killed, and workers that are replaced."""
+"""The workers of a fault run: real ``wherry run`` processes, each behind a route of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import socket
-import subprocess
 import sys
-import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import redis
-
-from wherry.broker.embedded_files import find_binary
+from .proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 20.0
-
-
-class Server:
-    """A real server with an append-only file that is synced at every write.
-
-    Attributes:
-        url: for workers and clients.
-    """
-
-    def __init__(self, directory: Path, binary: str | None) -> None:
-        self._program = str(find_binary(binary))
-        self._directory = directory
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self._process: subprocess.Popen[bytes] | None = None
-        self.url = f"redis://127.0.0.1:{self._port}/0"
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        command = [self._program, "--port", str(self._port), "--bind", "127.0.0.1"]
-        command += ["--dir", str(self._directory), "--save", "", "--appendonly", "yes"]
-        command += ["--appendfsync", "always", "--maxmemory-policy", "noeviction"]
-        with (self._directory / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        until_s = time.monotonic() + START_S
-        with redis.Redis(port=self._port, protocol=2) as client:
-            while True:
-                try:
-                    client.ping()
-                    return
-                except redis.ConnectionError:
-                    if time.monotonic() > until_s or self._process.poll() is not None:
-                        raise
-                    time.sleep(0.02)
-
-    def kill(self) -> None:
-        """Kill it without warning."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+STOP_S = 60.0
 
 
 @dataclass(slots=True, eq=False)
@@ -68,79 +21,97 @@ class WorkerProcess:
     """One ``wherry run``.
 
     Attributes:
+        name: of its route and its log.
         process: the process.
         is_struck: a fault is being done to it.
     """
 
+    name: str
     process: asyncio.subprocess.Process
     is_struck: bool = False
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid
+
 
 class Fleet:
-    """A number of workers that is kept.
+    """Workers that come and go.
 
     Attributes:
-        exits: exit code -> how often a worker ended with it, killed ones left out.
+        workers: those that should run.
+        port: of the server that routes lead to.
+        exits: exit code -> how often a worker that was drained ended with it.
+        ended: exit codes of workers that ended unasked.
     """
 
-    def __init__(self, url: str, directory: Path, settings: list[str]) -> None:
-        self.exits: dict[int, int] = {}
+    def __init__(self, proxy: Proxy, port: int, directory: Path, settings: list[str]) -> None:
         self.workers: list[WorkerProcess] = []
-        self._url = url
+        self.port = port
+        self.exits: Counter[int] = Counter()
+        self.ended: Counter[int] = Counter()
+        self._proxy = proxy
         self._directory = directory
         self._settings = settings
         self._started = 0
+        self._processes: list[asyncio.subprocess.Process] = []
 
     async def start(self) -> WorkerProcess:
         """Start one more worker."""
-        command = [
-            sys.executable,
-            "-m",
-            "wherry",
-            "run",
-            "scripts.chaosrun.application:application",
-        ]
-        command += ["--app-dir", str(ROOT), "--url", self._url, "--durable-state"]
+        self._started += 1
+        name = f"worker-{self._started}"
+        port = await self._proxy.open(name, self.port)
+        command = [sys.executable, "-m", "wherry", "run"]
+        command += ["scripts.chaosrun.application:application", "--app-dir", str(ROOT)]
+        command += ["--url", f"redis://127.0.0.1:{port}/0", "--durable-state"]
         for setting in self._settings:
             command += ["--set", setting]
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("WHERRY_")
         }
-        self._started += 1
-        with (self._directory / f"worker-{self._started}.log").open("wb") as log:
+        with (self._directory / f"{name}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *command, cwd=ROOT, env=environment, stdout=log, stderr=log
             )
-        worker = WorkerProcess(process)
+        self._processes.append(process)
+        worker = WorkerProcess(name, process)
         self.workers.append(worker)
         return worker
 
-    async def end(self, worker: WorkerProcess, number: signal.Signals, *, replace: bool) -> None:
-        """Send a signal that ends a worker, wait for it, and replace it."""
-        self.workers.remove(worker)
+    def signal(self, worker: WorkerProcess, number: signal.Signals) -> None:
+        """Send a signal that ends a worker; it is not counted among those that should run."""
+        if worker in self.workers:
+            self.workers.remove(worker)
         if worker.process.returncode is None:
             worker.process.send_signal(number)
-        code = await worker.process.wait()
-        if number != signal.SIGKILL:
-            self.exits[code] = self.exits.get(code, 0) + 1
-        if replace:
-            await self.start()
 
-    async def replace_ended(self) -> int:
-        """Replace workers that ended by themselves; returns how many there were."""
-        ended = [one for one in self.workers if one.process.returncode is not None]
-        for worker in ended:
-            await self.end(worker, signal.SIGTERM, replace=True)
-        return len(ended)
+    async def wait_end(self, worker: WorkerProcess) -> None:
+        """Wait until a worker that was signalled has ended."""
+        code = await worker.process.wait()
+        if code != -signal.SIGKILL:
+            self.exits[code] += 1
+        await self._proxy.close(worker.name)
+
+    async def replace_ended(self) -> None:
+        """Replace workers that ended by themselves, which none should."""
+        for worker in [one for one in self.workers if one.process.returncode is not None]:
+            self.workers.remove(worker)
+            self.ended[worker.process.returncode or 0] += 1
+            await self._proxy.close(worker.name)
+            await self.start()
 
     async def stop(self) -> None:
         """Drain all workers, at the same time."""
-        async with asyncio.TaskGroup() as tasks:
-            for worker in list(self.workers):
-                tasks.create_task(self.end(worker, signal.SIGTERM, replace=False))
+        workers = list(self.workers)
+        for worker in workers:
+            self.signal(worker, signal.SIGTERM)
+        async with asyncio.timeout(STOP_S):
+            for worker in workers:
+                await self.wait_end(worker)
 
     def kill(self) -> None:
         """Kill what is left."""
-        for worker in self.workers:
-            if worker.process.returncode is None:
-                worker.process.kill()
+        for process in self._processes:
+            if process.returncode is None:
+                process.kill()

@@ -1,0 +1,231 @@
+"""One round: starts servers, fleet, producer and readers, strikes, waits, and checks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from wherry import Client, Config
+from wherry.broker.connect import open_store
+from wherry.broker.embedded_files import find_binary
+from wherry.broker.streams import open_namespace
+from wherry.broker.wire import Keys
+
+from .answers import MAX_ATTEMPTS
+from .asking import ask
+from .checking import Checker
+from .failover import Failovers
+from .faults import Faults, Field
+from .findings import Findings
+from .fleet import Fleet
+from .following import Follower, LiveReader, Seen
+from .journal import Journal
+from .owning import Lookout
+from .producing import Producer
+from .proxy import Proxy
+from .quota import Quota
+from .rounds import Round
+from .servers import Server
+
+FOLLOWED = 60
+ASKED = 6
+SETTLE_S = 120.0
+SHOW_S = 15.0
+PARTITIONS = 64
+CONFIG = Config(namespace="chaos", reply_length=100_000_000, backlog=1_000_000, dedup_ttl_s=3_600.0)
+
+
+@dataclass(slots=True, eq=False)
+class Outcome:
+    """What a round showed.
+
+    Attributes:
+        findings: of the checker, and of the run itself.
+        counted: faults that met unfinished work.
+        struck: faults in all.
+        exits: exit codes of workers that were drained.
+        seconds: how long it took.
+    """
+
+    findings: Findings = field(default_factory=Findings)
+    counted: Counter[str] = field(default_factory=lambda: Counter())
+    struck: Counter[str] = field(default_factory=lambda: Counter())
+    exits: Counter[int] = field(default_factory=lambda: Counter())
+    seconds: float = 0.0
+
+
+def settings_of(lease_s: float) -> list[str]:
+    """Settings of the workers: few applications and little patience, so that much happens."""
+    return [
+        "namespace=chaos",
+        f"lease_s={lease_s:g}",
+        f"beat_s={lease_s / 3:.3f}",
+        f"block_s={lease_s:g}",
+        f"socket_timeout_s={2 * lease_s:g}",
+        f"max_attempts={MAX_ATTEMPTS}",
+        "retry_backoff_s=0.02",
+        "max_applications=150",
+        "reply_length=100000000",
+        "lifespan=off",
+    ]
+
+
+class Run:
+    """One round under way."""
+
+    def __init__(self, round_: Round, directory: Path, binary: str | None) -> None:
+        program = str(find_binary(binary))
+        self._round = round_
+        self._directory = directory
+        self._keys = Keys("chaos")
+        self._random = random.Random(round_.seed)
+        self._journal = Journal()
+        self._faults = Quota(round_.faults)
+        self._failovers = Quota(round_.failovers)
+        self._seen: Seen = {}
+        self._servers = (
+            Server(directory / "server-1", program),
+            Server(directory / "server-2", program),
+        )
+
+    async def run(self) -> Outcome:
+        """Do it; everything started is ended when this returns."""
+        outcome = Outcome()
+        began_s = time.monotonic()
+        directory = self._directory
+        directory.mkdir(parents=True, exist_ok=True)
+        primary, replica = self._servers
+        try:
+            primary.start()
+            if self._round.failovers:
+                replica.start()
+            async with Proxy() as proxy, contextlib.AsyncExitStack() as stack:
+                fleet = Fleet(proxy, primary.port, directory, settings_of(self._round.lease_s))
+                stack.callback(fleet.kill)
+                outcome.findings = await self._strain(proxy, fleet)
+                outcome.exits = fleet.exits
+                for code, count in fleet.ended.items():
+                    outcome.findings.blame("workers that ended unasked", f"{count} with {code}")
+        finally:
+            primary.kill()
+            replica.kill()
+        for quota in (self._faults, self._failovers):
+            outcome.counted.update({kind: quota.counted[kind] for kind in quota.wanted})
+            outcome.struck.update(quota.struck)
+        outcome.seconds = time.monotonic() - began_s
+        return outcome
+
+    def dump(self, directory: Path) -> None:
+        """Write down what is known outside of Redis."""
+        journal = self._journal
+        known = {
+            "sent": journal.sent,
+            "unsure": journal.unsure,
+            "failovers": [
+                {**asdict(one), "unfinished": sorted(one.unfinished)} for one in journal.failovers
+            ],
+            "seen": {
+                name: [[*found, *place] for found, place in seen.items()]
+                for name, seen in self._seen.items()
+            },
+        }
+        (directory / "journal.json").write_text(json.dumps(known), encoding="utf-8")
+
+    async def _strain(self, proxy: Proxy, fleet: Fleet) -> Findings:
+        primary = self._servers[0]
+        lookout = Lookout(primary.url, self._keys)
+        failovers = Failovers(self._servers, proxy, lookout, fleet, self._journal, self._failovers)
+        url = primary.url
+        if self._round.failovers:
+            url = f"redis://127.0.0.1:{await proxy.open('clients', primary.port)}/0"
+            await failovers.follow()
+        link = open_store(primary.url).link()
+        await open_namespace(link, self._keys, PARTITIONS)
+        await link.aclose()
+        for _ in range(self._round.workers):
+            await fleet.start()
+        async with Client(url, config=CONFIG) as client:
+            producer = Producer(client, self._journal, self._round.messages, self._round.scopes)
+            live = LiveReader(url, self._keys, producer.names, self._journal)
+            self._seen = live.seen
+            followers = {name: Follower() for name in producer.names[:FOLLOWED]}
+            asked: dict[str, list[list[dict[str, object]]]] = {}
+            if not self._round.failovers:
+                asked = {f"loop-ask-{number}": [] for number in range(ASKED)}
+            async with asyncio.TaskGroup() as tasks:
+                watching = [
+                    tasks.create_task(live.run(PARTITIONS), name="live"),
+                    tasks.create_task(self._show(producer), name="show"),
+                    *(tasks.create_task(one.run(client, name), name=f"follow:{name}")
+                      for name, one in followers.items()),
+                ]  # fmt: skip
+                asking = [
+                    tasks.create_task(ask(client, name, answers), name=f"ask:{name}")
+                    for name, answers in asked.items()
+                ]
+                field_ = Field(
+                    fleet=fleet,
+                    server=primary,
+                    proxy=proxy,
+                    lookout=lookout,
+                    lease_s=self._round.lease_s,
+                    size=self._round.workers,
+                )
+                faults = Faults(field_, self._faults, self._random)
+                async with asyncio.TaskGroup() as work:
+                    work.create_task(faults.run(producer.share, self._round.at_once))
+                    work.create_task(failovers.run(self._random, producer.share, live.rewind))
+                    work.create_task(producer.run(self._random, self._share))
+                for task in asking:
+                    task.cancel()
+                is_settled = await self._settle(fleet, lookout)
+                for task in watching:
+                    task.cancel()
+        await fleet.stop()
+        link = open_store(f"redis://127.0.0.1:{fleet.port}/0").link()
+        findings = await Checker(link, self._journal).check(live, followers, asked)
+        findings.figures["sent twice with one message id"] = producer.repeated
+        if not is_settled:
+            findings.blame("lost", f"{self._journal.unfinished} unanswered for {SETTLE_S:g} s")
+        await link.aclose()
+        await lookout.aclose()
+        return findings
+
+    def _share(self) -> float:
+        """Part of the faults that is done."""
+        return min(self._faults.share(), self._failovers.share())
+
+    async def _settle(self, fleet: Fleet, lookout: Lookout) -> bool:
+        """Wait until everything is answered and nothing is unfinished."""
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                while True:
+                    await fleet.replace_ended()
+                    look = await lookout.look()
+                    if look is not None and not look.first and not self._journal.unfinished:
+                        break
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            return False
+        await asyncio.sleep(1.0)  # what readers are still to read
+        return True
+
+    async def _show(self, producer: Producer) -> None:
+        """Show progress, if somebody looks."""
+        while True:
+            await asyncio.sleep(SHOW_S)
+            done = {**self._faults.counted, **self._failovers.counted}
+            said = " ".join(f"{kind} {count}" for kind, count in sorted(done.items()))
+            print(
+                f"  {producer.journal.accepted:,} accepted, "
+                f"{producer.journal.unfinished:,} unfinished; {said}",
+                file=sys.stderr,
+                flush=True,
+            )
