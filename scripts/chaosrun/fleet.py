@@ -14,6 +14,8 @@ from .proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_S = 60.0
+UNREACHABLE = 4
+"""Exit code of a worker that cannot reach Redis at its start (docs/configuration.md)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,7 +45,8 @@ class Fleet:
         workers: those that should run.
         port: of the server that routes lead to.
         exits: exit code -> how often a worker that was drained ended with it.
-        ended: exit codes of workers that ended unasked.
+        ended: exit codes of workers that ended unasked, which none should.
+        not_started: how many found no Redis at their start; a supervisor tries again.
     """
 
     def __init__(self, proxy: Proxy, port: int, directory: Path, settings: list[str]) -> None:
@@ -51,6 +54,7 @@ class Fleet:
         self.port = port
         self.exits: Counter[int] = Counter()
         self.ended: Counter[int] = Counter()
+        self.not_started = 0
         self._proxy = proxy
         self._directory = directory
         self._settings = settings
@@ -94,12 +98,20 @@ class Fleet:
         await self._proxy.close(worker.name)
 
     async def replace_ended(self) -> None:
-        """Replace workers that ended by themselves, which none should."""
+        """Replace workers that ended by themselves, as a supervisor does."""
         for worker in [one for one in self.workers if one.process.returncode is not None]:
             self.workers.remove(worker)
-            self.ended[worker.process.returncode or 0] += 1
+            code = worker.process.returncode or 0
+            if code == UNREACHABLE and not self._was_ready(worker):
+                self.not_started += 1
+            else:
+                self.ended[code] += 1
             await self._proxy.close(worker.name)
             await self.start()
+
+    def _was_ready(self, worker: WorkerProcess) -> bool:
+        log = (self._directory / f"{worker.name}.log").read_text(encoding="utf-8")
+        return '"event": "ready"' in log
 
     async def stop(self) -> None:
         """Drain all workers, at the same time."""

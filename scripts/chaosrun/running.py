@@ -111,6 +111,9 @@ class Run:
                 stack.callback(fleet.kill)
                 outcome.findings = await self._strain(proxy, fleet)
                 outcome.exits = fleet.exits
+                outcome.findings.figures["workers that found no Redis at their start"] = (
+                    fleet.not_started
+                )
                 for code, count in fleet.ended.items():
                     outcome.findings.blame("workers that ended unasked", f"{count} with {code}")
         finally:

@@ -17,7 +17,6 @@ from wherry.broker.connect import Link, Store, open_store
 from wherry.broker.leases import Standing, read_members, renew_held
 from wherry.broker.streams import read_partitions
 from wherry.broker.wire import Meta
-from wherry.errors import StoreError
 from wherry.model import Partition, ScopeId, Token
 
 ONE = Partition(1)
