@@ -89,7 +89,7 @@ def connected(store: EmbeddedStore) -> Iterator[redis.Redis]:
 
 
 def server_pid(directory: Path) -> int:
-    return int((directory / "server.pid").read_text())
+    return int((directory / "server.pid").read_text() or 0)  # empty while it is being written
 
 
 def supervisor_pid(directory: Path) -> int:

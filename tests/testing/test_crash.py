@@ -99,6 +99,7 @@ def test_run_until_stops_in_the_middle_of_a_message():
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
+        await asyncio.sleep(1)  # send() has returned
         for word in message["text"].split():
             await send({"type": "word", "word": word})
             await send({"type": "wherry.flush"})
@@ -110,6 +111,7 @@ def test_run_until_stops_in_the_middle_of_a_message():
         harness.run_until(lambda: sent == ["a", "b"])
         assert sent == ["a", "b"]
         harness.crash()
+        harness.advance(1)
         assert sent == ["a", "b", "a", "b", "c", "d"]
         replies = harness.replies("alice")
         assert [(reply.message or {})["word"] for reply in replies] == ["a", "b", "c", "d"]
