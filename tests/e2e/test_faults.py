@@ -193,7 +193,7 @@ async def test_read_that_is_answered_while_its_partition_is_handed_on_starts_not
                 await until(lambda: holding.ledger.is_draining)
                 store.is_holding = False
                 store.release.set()
-                await until(lambda: worker._parts and not worker._parts.reader._reading)
+                await until(lambda: worker._parts and not worker._parts.reader._waiting)
                 gate.set()
                 await until(handing.done)
             assert scopes == []

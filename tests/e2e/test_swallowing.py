@@ -56,7 +56,7 @@ async def test_partition_of_a_message_that_neither_ends_nor_lets_go_is_handed_on
             assert not has(first, stuck)
             assert await seen.numbers("a") == [1, 2]
             assert first._holdings.avoided == {stuck}
-            assert first._tracked._busy_count == 0, "who was given up is at work for nobody"
+            assert first._tracked._turns.busy == 0, "who was given up is at work for nobody"
             assert hooks.count("an application does not end when it is cancelled") == 1
         app.released.set()
         await until(lambda: has(first, stuck))

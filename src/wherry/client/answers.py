@@ -91,8 +91,8 @@ class Attempts:
         begins_anew = reply.index == 0 and (self._is_unsure or known not in (None, reply.attempt))
         self._is_unsure = False
         attempt = reply.attempt if reply.index == 0 else known or reply.attempt
-        if attempt and not reply.is_end:
-            # Only what was written before its commit can begin anew.
+        if attempt and (not reply.is_end or (reply.error is not None and reply.attempt)):
+            # Only what was written before its commit can begin anew; that it is held is told so.
             self._open[reply.cause] = attempt
             if len(self._open) > _OPEN:
                 del self._open[next(iter(self._open))]
