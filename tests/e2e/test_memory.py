@@ -11,7 +11,7 @@ from scripts.benchmarks.process import running_worker
 from tests.servers import Server
 
 MAX_APPLICATIONS = 1_000
-SOME, ALL = 20_000, 100_000
+SOME, ALL = 40_000, 100_000
 GROWTH = 0.05
 SIZE_BYTES = 200
 
