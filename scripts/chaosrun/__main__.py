@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -39,6 +40,8 @@ def main() -> int:
         parser.error("--workers: a fleet has at least 2")
     if options.scopes < 1 or options.messages < 1:
         parser.error("--messages and --scopes are at least 1")
+    # As Ctrl-C does: servers and workers are ended, and the scratch directory goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     rounds = plan(options)
     report = Report(options.seed)
     with tempfile.TemporaryDirectory(prefix="wherry-chaos-") as scratch:
