@@ -15,7 +15,7 @@ from wherry.model import AttemptsRow, EntryId, ScopeId
 
 PROBED = "a message that may have killed a process is run alone"
 OVERRUN = "a message that runs alone takes long; it goes on beside the others"
-SUSPECT = AttemptsRow(crashes=2)
+SUSPECT = AttemptsRow(crashes=5)
 
 
 class Busy:
@@ -188,7 +188,7 @@ async def test_suspect_that_raises_has_failed_an_attempt_as_any_other(redis_url:
         bad = await suspect(seen, "bad", raises=1)
         async with working(app, redis_url, hooks=hooks, retry_backoff_s=1.0):
             row = await until(lambda: failed_row(seen, bad))
-            assert (row.attempts, row.crashes, row.probe) == (1, 2, "")
+            assert (row.attempts, row.crashes, row.probe) == (1, 5, "")
             assert row.error == "ValueError: no"
             await seen.drained()
         assert hooks.count(PROBED) == 2
@@ -266,7 +266,7 @@ async def test_only_a_mark_of_the_owner_that_died_is_a_death(redis_url: str, is_
         fields = ("owner", "dead", "token", "7:mine", "epoch", "7", "expiry", "1", "emit", "0")
         await seen.link.call("HSET", lease, *fields)
         probe = "7:mine" if is_previous else "6:other"
-        row = AttemptsRow(attempts=4, crashes=2, probe=probe)
+        row = AttemptsRow(attempts=4, crashes=5, probe=probe)
         bad = await suspect(seen, "bad", row)
         async with working(app, redis_url, max_attempts=5):
             await seen.drained()

@@ -116,9 +116,9 @@ async def test_the_message_that_kills_is_buried_and_no_other(redis_url: str):
             assert answers == running_totals(numbers)
             assert await seen.state(f"s{scope}") == {"total": sum(numbers)}
         assert probes == 5
-        # Two until it is suspected, five probes; before that, others of its scope that were
+        # Five until it is suspected, five probes; before that, others of its scope that were
         # finished and not yet committed may have stood in its place.
-        assert 7 <= deaths <= 10
+        assert 10 <= deaths <= 15
         assert set(workers.exits) == {-signal.SIGSEGV, 0}
         assert await seen.leftovers() == {seen.keys.dead(seen.partition("s7"))}
 
@@ -147,8 +147,8 @@ async def test_one_kill_of_a_busy_worker_makes_nobody_a_suspect(redis_url: str):
 
 
 async def has_read(seen: Rig, count: int) -> bool:
-    """Whether the one worker says that it has so many entries in hand."""
-    (member,) = await seen.link.call("ZRANGE", seen.keys.members, 0, -1)
+    """Whether the worker that came last says that it has so many entries in hand."""
+    (member,) = await seen.link.call("ZREVRANGE", seen.keys.joined, 0, 0)
     held = await seen.link.call("HGET", seen.keys.member(member.decode()), "in_flight")
     return int(held or 0) >= count
 
@@ -161,10 +161,10 @@ async def crashes(seen: Rig, count: int) -> list[int]:
 
 @pytest.mark.limit_s(120)
 async def test_suspect_that_hangs_is_let_go_on_beside_the_others(redis_url: str):
-    """It was in hand at two deaths, and is innocent; it must not stop the process for ever."""
+    """It was in hand at five deaths, and is innocent; it must not stop the process for ever."""
     async with rig(redis_url) as seen, fleet(redis_url, 1, probe_s=0.3) as workers:
         hanging = await seen.send("hung", {"type": "hang"})
-        for death in range(1, 3):
+        for death in range(1, 6):
             await until(lambda death=death: workers.count("ready") >= death, 20)
             await until(lambda: has_read(seen, 1), 20)
             workers.running[0].send_signal(signal.SIGKILL)
@@ -175,7 +175,7 @@ async def test_suspect_that_hangs_is_let_go_on_beside_the_others(redis_url: str)
         await until(lambda: is_left(seen, 1), 20)
         assert workers.said.count((PROBED, hanging)) == 1
         (row,) = await rows(seen)
-        assert (row["crashes"], row["attempts"], "probe" in row) == (2, 0, False)
+        assert (row["crashes"], row["attempts"], "probe" in row) == (5, 0, False)
         for process in workers.running:
             process.kill()
 

@@ -1,7 +1,7 @@
 """Suspects: which messages may have killed a process, and how they share it with the others.
 
 Redis does not say which message a dead process was at. The first unfinished entry of each scope
-may be it: each unclean takeover counts a crash against those. One crash proves nothing, nor do two
+may be it: each unclean takeover counts a crash against those. One crash proves nothing, nor do a few
 while a fleet is killed again and again, and the entry runs as any other: to run alone stops all
 others of the process. From `SUSPECT_FROM` on it is *probed*: run alone in the process, under a
 mark that is in Redis before it starts. A death under the mark is its own, and only such deaths
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ..model import AttemptsRow, EntryId, ScopeId, Token, id_key
 
-SUSPECT_FROM = 3
+SUSPECT_FROM = 5
 MOST_CAREFUL = 64
 """So many entries of a scope are begun one by one after a second crash, each when the commit of
 the one before is acknowledged: what was finished but not yet committed stands before the guilty
