@@ -122,6 +122,17 @@ async def test_hold_keeps_the_entry_and_tells_who_waits_once(store: Store):
         assert (found.entry_id, found.scope_id, found.attempts) == (one, "s", 5)
 
 
+async def test_failure_and_hold_sent_again_in_one_call_are_told_once(store: Store):
+    """Both wait for an answer when Redis was away for longer than the pause between attempts."""
+    async with tenure(store) as held:
+        one = await held.add()
+        call = Fail(one, S, b"fourth"), Hold(one, S, pack_row(HELD), "Held: no")
+        assert await held.call(*call) == [DONE, DONE]
+        before = await held.everything()
+        assert await held.call(*call, is_resent=True) == [DONE, ALREADY]
+        assert await held.everything() == before
+
+
 async def test_hold_of_what_is_gone_writes_nothing(store: Store):
     async with tenure(store) as held:
         one, two = await held.add(), await held.add()

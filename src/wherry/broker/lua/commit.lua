@@ -215,6 +215,15 @@ local function emit()
   return 1
 end
 
+-- Rows as this call found them: sent again, it may write down a failure before it holds.
+local rows = {}
+
+local function write_row(id, row)
+  rows[id] = rows[id] or redis.call('HGET', KEYS[3], id) or ''
+  redis.call('HSET', KEYS[3], id, row)
+  has_attempts = true
+end
+
 local function fail()
   local id, scope, row = take(), take(), take()
   if void[scope] then
@@ -223,8 +232,7 @@ local function fail()
   if #redis.call('XRANGE', KEYS[1], id, id) == 0 then
     return 0
   end
-  redis.call('HSET', KEYS[3], id, row)
-  has_attempts = true
+  write_row(id, row)
   return 1
 end
 
@@ -235,11 +243,13 @@ local function hold()
   if void[scope] then
     return -1
   end
-  if #redis.call('XRANGE', KEYS[1], id, id) == 0 or redis.call('HGET', KEYS[3], id) == row then
+  if #redis.call('XRANGE', KEYS[1], id, id) == 0 then
     return 0
   end
-  redis.call('HSET', KEYS[3], id, row)
-  has_attempts = true
+  write_row(id, row)
+  if rows[id] == row then
+    return 0
+  end
   tell(out, inbox, 'i', id, 'n', first, 's', scope, 'a', attempt, 'e', reason)
   return 1
 end
