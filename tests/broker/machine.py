@@ -20,8 +20,22 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.broker.model import ELSE, ID, LEASE_MS, RUN_OUT, Model, Record, WrongType
+from tests.broker.model import (
+    ELSE,
+    ID,
+    LEASE_MS,
+    LONG_AGO,
+    RUN_OUT,
+    Model,
+    Operation,
+    Record,
+    WrongType,
+)
 from tests.broker.plans import (
+    BURY_TWO,
+    FAILED,
+    HELD,
+    HOLD_ONE,
     KEPT_REPLIES,
     MISHAPS,
     STEPS,
@@ -30,12 +44,14 @@ from tests.broker.plans import (
     Lease,
     Mishap,
     Plan,
+    Replay,
     Send,
     Step,
+    Unhold,
 )
 from tests.broker.real import Real, is_wrong_type
 from tests.broker.tenure import DONE, ZERO
-from wherry.broker.commits import Bury, Commit, Emit, Fail, Operation, Retention, StateChange
+from wherry.broker.commits import Bury, Commit, Emit, Fail, Hold, Retention, StateChange
 from wherry.errors import StoreError
 from wherry.model import EntryId, Outgoing, ScopeId, Token, id_key
 
@@ -80,11 +96,20 @@ class Owner:
         self.emitted.clear()
         self.runs += 1
 
+    def begin_anew(self, entry_id: EntryId) -> None:
+        """Once it may be retried, an entry is answered by another run."""
+        self.emitted.pop(entry_id, None)
+        self.runs += 1
+
     def fill(self, plan: Plan, entry_id: EntryId, model: Model) -> Operation:
         first = self.emitted.get(entry_id, 0)
         replies = [b"answer %d" % (first + index) for index in range(plan.replies)]
         if plan.kind is Fail:
-            return Fail(entry_id, plan.scope, b"row")
+            return Fail(entry_id, plan.scope, FAILED.encode())
+        if plan.kind is Hold:
+            run = self.run
+            self.begin_anew(entry_id)
+            return Hold(entry_id, plan.scope, HELD.encode(), "E", plan.inbox, first, run)
         if plan.kind is Bury:
             return Bury(
                 entry_id, plan.scope, "E", "trace", 5, plan.inbox, first, is_kept=plan.is_kept
@@ -133,6 +158,8 @@ class ScriptsBesideModel(RuleBasedStateMachine):
         self.newest = EntryId("0-0")
         self.accepted: set[str] = set()
         self.finished: list[EntryId] = []
+        self.released: set[str] = set()
+        self.last_replay = ["1-1"]
 
     @initialize()
     def begin(self) -> None:
@@ -142,6 +169,7 @@ class ScriptsBesideModel(RuleBasedStateMachine):
     @rule(mishap=MISHAPS, step=STEPS)
     def act(self, mishap: Mishap, step: Step) -> None:
         """One rule for all: Hypothesis switches whole rules off in half of its examples."""
+        self._prepare(step)
         self._meet(mishap)
         if isinstance(step, Call):
             self._call(step)
@@ -149,6 +177,10 @@ class ScriptsBesideModel(RuleBasedStateMachine):
             self._call_again(step)
         elif isinstance(step, Lease):
             self._lease(step)
+        elif isinstance(step, Replay):
+            self._replay(step)
+        elif isinstance(step, Unhold):
+            self._unhold(step)
         else:
             self._send(step)
         if mishap.is_mended:
@@ -184,10 +216,20 @@ class ScriptsBesideModel(RuleBasedStateMachine):
     def _each_name_is_given_to_one_reply(self) -> None:
         for key, value in self.model.data.items():
             if isinstance(value, list) and ":out:" in key:
-                names = [_name(record) for record in value if "i" in record]
+                names = [_name(one) for one in value if "i" in one and not self._is_retold(one)]
                 assert len(names) == len({*names}), (key, value)
 
+    def _is_retold(self, record: Record) -> bool:
+        """A call that held an entry may be sent again when an operator has released it."""
+        return {"e", "a"} <= {*record} and record["i"] in self.released
+
     # How it is done.
+
+    def _prepare(self, step: Step) -> None:
+        if isinstance(step, Replay) and not self.model.data.get(self.model.keys.dead(ZERO)):
+            self._call(BURY_TWO)
+        if isinstance(step, Unhold) and not self.model.rows():
+            self._call(HOLD_ONE)
 
     def _meet(self, mishap: Mishap) -> None:
         {
@@ -200,11 +242,15 @@ class ScriptsBesideModel(RuleBasedStateMachine):
             "key is overwritten": self._overwrite,
         }[mishap.kind](mishap.how)
 
-    def _run_out(self, _: int) -> None:
+    def _run_out(self, how: int) -> None:
         lease = self.model.found(self.model.keys.lease(ZERO), dict[str, str])
         if lease.get("owner"):
-            lease["expiry"] = RUN_OUT
-            self.real.command("HSET", self.model.keys.lease(ZERO), "expiry", RUN_OUT)
+            late = {"expiry": RUN_OUT}
+            if "unclean" in lease and how % 3 == 0:
+                late["unclean"] = LONG_AGO
+            lease |= late
+            for name, value in late.items():
+                self.real.command("HSET", self.model.keys.lease(ZERO), name, value)
 
     def _go_back(self, how: int) -> None:
         """A failover to a replica that lacks the last writes; workers know nothing of it."""
@@ -229,6 +275,8 @@ class ScriptsBesideModel(RuleBasedStateMachine):
 
     def _overwrite(self, how: int) -> None:
         key = self._keys()[how]
+        if key == self.model.keys.attempts(ZERO):
+            self.released |= {*self.model.rows()}
         self._remove(key)
         self.real.command("SADD", key, *ELSE)
         self.model.data[key] = ELSE
@@ -246,7 +294,9 @@ class ScriptsBesideModel(RuleBasedStateMachine):
 
     def _lease(self, lease: Lease) -> None:
         token = self.owners[lease.worker].token
-        if lease.act == "claim":
+        if lease.act == "take over":
+            self._run_out(1)
+        if lease.act in ("claim", "take over"):
             self._claim(lease.worker, is_lost=lease.is_lost)
         elif lease.act == "renew":
             real = told(lambda: self.real.renew(token, LEASE_MS))
@@ -260,9 +310,38 @@ class ScriptsBesideModel(RuleBasedStateMachine):
         new = [one for one in real if one and one[0] != "="] if real != WRONG_TYPE else []
         model = told(lambda: self.model.send(send.batch, BACKLOG, SENT_HOURS, iter(new)))
         same("send", real, model)
+        self._accept(new)
+
+    def _replay(self, replay: Replay) -> None:
+        there = told(self.real.letter_ids)
+        there = [] if there == WRONG_TYPE else there
+        backlog = len(self._entries()) + replay.room
+        if not replay.is_again:
+            ids = dict(enumerate(there))
+            self.last_replay = [ids.get(pick, "1-1") for pick in replay.picks]
+        places = [there.index(one) if one in there else None for one in self.last_replay]
+        real = told(lambda: self.real.replay(self.last_replay, backlog=backlog))
+        new = [one for one in real if one] if real != WRONG_TYPE else []
+        same("replay", real, told(lambda: self.model.replay(places, backlog, iter(new))))
+        self._accept(new)
+
+    def _unhold(self, unhold: Unhold) -> None:
+        rows = [*self.model.rows().items(), ("1-1", HELD)]
+        entry_id, row = rows[min(unhold.pick, len(rows) - 1)]
+        row = "seen before" if unhold.is_stale else row
+        is_waiting = any(one[ID] == entry_id for one in self._entries())
+        real = told(lambda: self.real.unhold(entry_id, row, drops=unhold.drops))
+        model = told(lambda: self.model.unhold(entry_id, row, drops=unhold.drops))
+        same("unhold", real, model)
+        if real is True:
+            self.released.add(entry_id)
+            if unhold.drops and is_waiting:
+                self.finished.append(EntryId(entry_id))
+
+    def _accept(self, new: Iterable[str]) -> None:
         for entry_id in new:
             assert id_key(entry_id) > id_key(self.newest), "ids only grow"
-            self.newest = entry_id
+            self.newest = EntryId(entry_id)
         self.accepted |= {*new}
 
     def _call(self, call: Call) -> None:
@@ -270,9 +349,10 @@ class ScriptsBesideModel(RuleBasedStateMachine):
         if len(self._entries()) < 2:
             self._send(FIRST)
         used: set[str] = set()
+        held: set[str] = set()
         operations: list[Operation] = []
         for plan in call.plans:
-            entry_id = self._pick(plan, used)
+            entry_id = self._pick(plan, used, held)
             if entry_id or plan.kind is Emit:
                 operations.append(owner.fill(plan, entry_id, self.model))
         owner.last_call = (operations, call.kept)
@@ -309,12 +389,17 @@ class ScriptsBesideModel(RuleBasedStateMachine):
             self._claim(lease.get("owner") or "a", is_lost=False)
         return owner
 
-    def _pick(self, plan: Plan, used: set[str]) -> EntryId:
-        """An entry that is not finished, each once in a call; or, by -1, one that is."""
+    def _pick(self, plan: Plan, used: set[str], held: set[str]) -> EntryId:
+        """An entry that is not finished, each once in a call; or, by -1, one that is.
+
+        In one call a held entry can only be finished: until it is answered nobody releases it.
+        """
         waiting = [
             one[ID]
             for one in self._entries()
-            if one["s"] == (plan.scope or "s") and one[ID] not in used
+            if one["s"] == (plan.scope or "s")
+            and one[ID] not in used
+            and not (plan.kind in (Fail, Hold) and one[ID] in held)
         ]
         if plan.pick < 0:
             return self.finished[-1] if self.finished and plan.kind is not Emit else EntryId("")
@@ -323,6 +408,8 @@ class ScriptsBesideModel(RuleBasedStateMachine):
         entry_id = EntryId(waiting[min(plan.pick, len(waiting) - 1)])
         if plan.kind in (Commit, Bury):
             used.add(entry_id)
+        elif plan.kind is Hold:
+            held.add(entry_id)
         return entry_id
 
     def _entries(self) -> list[Record]:

@@ -20,7 +20,7 @@ from wherry.broker.commits import (
     Commit,
     Emit,
     Fail,
-    Operation,
+    Hold,
     Outcome,
     Retention,
     StateChange,
@@ -33,16 +33,22 @@ HOUR_MS = 3_600_000
 LEASE_MS = HOUR_MS
 LIVE, RUN_OUT, RELEASED = "an hour from now", "1", "0"
 """What a lease's expiry can be."""
-NOW = "now"
+NOW, LONG_AGO = "now", "1"
+"""What another moment can be."""
 ID = "*"
 """Field under which a record of the input stream shows its id; the ids of other streams are not
 looked at."""
+LETTER = ("id", "error", "traceback", "attempts", "when")
+"""The fields that a dead letter has beside those of its entry."""
 ELSE = frozenset({"else"})
 """A value of a type that no key of a partition has."""
 
 Record = dict[str, str]
 Value = list[Record] | dict[str, str] | str | frozenset[str]
 Answer = tuple[Outcome, str]
+Replying = Commit | Emit | Hold | Bury
+Operation = Replying | Fail
+"""Those of `wherry.broker.commits`, but `Answer`: the scripts' short form of a `Commit`."""
 
 K = TypeVar("K")
 
@@ -64,6 +70,7 @@ class Model:
         self.meta = meta
         self.data: dict[str, Value] = {}
         self.hours: dict[str, int] = {}
+        self._rows_before: dict[str, str] = {}
 
     # Leases.
 
@@ -75,6 +82,8 @@ class Model:
             return None
         entries = self.entries()
         epoch = str(int(lease.get("epoch", "0")) + 1)
+        is_unclean = owner not in ("", worker)
+        before = lease.get("unclean")
         self.data[self.keys.lease(ZERO)] = {
             "owner": worker,
             "token": f"{epoch}:{nonce}",
@@ -85,11 +94,16 @@ class Model:
             "generation": self.meta.generation,
             "partitions": str(self.meta.partitions),
         }
+        unclean = NOW if is_unclean else before
+        if unclean:
+            self.lease()["unclean"] = unclean
         return Claimed(
             partition=ZERO,
             token=Token(f"{epoch}:{nonce}"),
-            is_unclean=owner != "",
+            is_unclean=is_unclean,
+            is_again=is_unclean and before == NOW,
             last_id=EntryId(entries[-1][ID]) if entries else ORIGIN,
+            previous=Token(lease.get("token", "") if is_unclean else ""),
         )
 
     def renew(self, token: Token) -> bool:
@@ -134,6 +148,42 @@ class Model:
                     self._write(self.keys.sent(ZERO, outgoing.message_id), answers[-1], hours)
         return answers
 
+    # What operators do.
+
+    def replay(
+        self, places: Sequence[int | None], backlog: int, new_ids: Iterator[str]
+    ) -> list[str | None]:
+        """Move the letters at these places (None: there is none) behind what waits."""
+        self.entries()
+        letters: list[Record] = self._read(self.keys.dead(ZERO), list) or []
+        answers: list[str | None] = []
+        moved: set[int] = set()
+        for place in places:
+            if place is None or place in moved:
+                answers.append("")
+            elif len(self.entries()) >= backlog:
+                answers.append(None)
+            else:
+                moved.add(place)
+                letter = letters[place]
+                fields = {name: letter[name] for name in letter if name not in {*LETTER, "r", "x"}}
+                new = {ID: next(new_ids, "none"), "o": letter.get("o", letter["id"])}
+                answers.append(new[ID])
+                self._append(self.keys.entries(ZERO), fields | new)
+        if moved:
+            left = [one for place, one in enumerate(letters) if place not in moved]
+            self.data[self.keys.dead(ZERO)] = left
+        return answers
+
+    def unhold(self, entry_id: str, row: str, *, drops: bool) -> bool:
+        """Forget a row that is still the one that was seen, and maybe its entry."""
+        if (self._read(self.keys.attempts(ZERO), dict) or {}).get(entry_id) != row:
+            return False
+        if drops:
+            self.data[self.keys.entries(ZERO)] = self._without(entry_id)
+        self._forget_row(entry_id)
+        return True
+
     # Committing.
 
     def call(
@@ -148,6 +198,7 @@ class Model:
             (self.keys.dead(ZERO), list),
         ):
             self._read(key, kind)
+        self._rows_before = dict(self.rows())
         answers: list[Answer] = []
         void: set[ScopeId] = set()
         for operation in operations:
@@ -171,11 +222,15 @@ class Model:
         if isinstance(operation, Commit):
             return self._commit(operation, kept)
         if isinstance(operation, Fail):
-            rows = self.found(self.keys.attempts(ZERO), dict[str, str])
-            row = {str(operation.entry_id): _text(operation.row)}
-            self._write(self.keys.attempts(ZERO), rows | row)
+            self._write_row(operation)
             return DONE
+        if isinstance(operation, Hold):
+            return self._hold(operation, kept)
         return self._bury(operation, kept)
+
+    def _write_row(self, operation: Fail | Hold) -> None:
+        row = {str(operation.entry_id): _text(operation.row)}
+        self._write(self.keys.attempts(ZERO), self.rows() | row)
 
     def _commit(self, commit: Commit, kept: Retention) -> Answer:
         problem = self._state_problem(commit) or self._reply_problem(commit)
@@ -217,17 +272,22 @@ class Model:
             self._reply(emit, about | {"m": _text(message), "n": str(index)}, kept)
         return DONE
 
+    def _hold(self, hold: Hold, kept: Retention) -> Answer:
+        """Told once: not again if the row stood there when the call came."""
+        was_held = self._rows_before.get(hold.entry_id) == _text(hold.row)
+        self._write_row(hold)
+        if was_held:
+            return ALREADY
+        told = {"i": hold.entry_id, "n": str(hold.first), "s": hold.scope_id}
+        self._reply(hold, told | {"a": hold.attempt, "e": hold.reason}, kept)
+        return DONE
+
     def _bury(self, bury: Bury, kept: Retention) -> Answer:
         (entry,) = [entry for entry in self.entries() if entry[ID] == bury.entry_id]
         self._finish(bury.entry_id)
         if bury.is_kept:
-            letter = {
-                "id": bury.entry_id,
-                "error": bury.reason,
-                "traceback": bury.traceback,
-                "attempts": str(bury.attempts),
-                "when": NOW,
-            }
+            own = (bury.entry_id, bury.reason, bury.traceback, str(bury.attempts), NOW)
+            letter = dict(zip(LETTER, own, strict=True))
             fields = {name: value for name, value in entry.items() if name != ID}
             self._append(self.keys.dead(ZERO), letter | fields)
         told = {"i": bury.entry_id, "n": str(bury.first), "s": bury.scope_id, "e": bury.reason}
@@ -235,8 +295,14 @@ class Model:
         return DONE
 
     def _finish(self, entry_id: EntryId) -> None:
-        self.data[self.keys.entries(ZERO)] = [one for one in self.entries() if one[ID] != entry_id]
-        rows = self._read(self.keys.attempts(ZERO), dict) or {}
+        self.data[self.keys.entries(ZERO)] = self._without(entry_id)
+        self._forget_row(entry_id)
+
+    def _without(self, entry_id: str) -> list[Record]:
+        return [one for one in self.entries() if one[ID] != entry_id]
+
+    def _forget_row(self, entry_id: str) -> None:
+        rows = self.rows()
         rows.pop(entry_id, None)
         if not rows:
             self.remove(self.keys.attempts(ZERO))
@@ -256,13 +322,13 @@ class Model:
                 return Outcome.BAD, f"{name} key {key} is no stream"
         return None
 
-    def _reply(self, operation: Commit | Emit | Bury, record: Record, kept: Retention) -> None:
+    def _reply(self, operation: Replying, record: Record, kept: Retention) -> None:
         """Append to the reply stream and the inbox; what is no stream is left alone."""
         for _, key in self._reply_keys(operation):
             if isinstance(self.data.get(key, []), list):
                 self._append(key, record, kept.reply_ttl_ms // HOUR_MS)
 
-    def _reply_keys(self, operation: Commit | Emit | Bury) -> Iterator[tuple[str, str]]:
+    def _reply_keys(self, operation: Replying) -> Iterator[tuple[str, str]]:
         if operation.scope_id:
             yield "reply", self.keys.replies(ZERO, operation.scope_id)
         if operation.inbox:
@@ -275,6 +341,9 @@ class Model:
 
     def entries(self) -> list[Record]:
         return self._read(self.keys.entries(ZERO), list) or []
+
+    def rows(self) -> dict[str, str]:
+        return self.found(self.keys.attempts(ZERO), dict[str, str])
 
     def has(self, entry_id: str) -> bool:
         return any(one[ID] == entry_id for one in self.entries())

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from tests.broker.model import HOUR_MS
-from wherry.broker.commits import Bury, Commit, Emit, Fail, Operation, Retention
+from wherry.broker.commits import Bury, Commit, Emit, Fail, Hold, Operation, Retention
 from wherry.model import Outgoing, ScopeId
 
 KEPT_REPLIES = 3
+FAILED, HELD = "failed", "held"
+"""Rows of attempts."""
 REPLY_HOURS, STATE_HOURS = 2, 3
 
 
@@ -76,7 +78,7 @@ class CallAgain:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A worker claims, renews or releases the partition."""
+    """A worker claims, renews or releases the partition, or takes over what ran out."""
 
     worker: str
     act: str
@@ -90,7 +92,36 @@ class Send:
     batch: list[Outgoing]
 
 
-Step = Call | CallAgain | Lease | Send
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """An operator replays dead letters.
+
+    Attributes:
+        picks: which, from the oldest; there may be no such letter.
+        room: how many more entries the backlog takes.
+        is_again: those of the last time once more, as when its answer was lost.
+    """
+
+    picks: list[int]
+    room: int
+    is_again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unhold:
+    """An operator lets an entry be tried again, or drops it.
+
+    Attributes:
+        pick: which of those that have failed.
+        is_stale: its row has become another since it was looked at.
+    """
+
+    pick: int
+    is_stale: bool
+    drops: bool
+
+
+Step = Call | CallAgain | Lease | Send | Replay | Unhold
 
 WORKERS = st.sampled_from(["a", "b"])
 CALLERS = st.sampled_from(["owner"] * 6 + ["a", "b"])
@@ -126,8 +157,10 @@ COMMITS = st.builds(
     state=st.sampled_from([None, "keep", "set", "set", "delete"]),
     has_end=st.booleans(),
 )
+ANSWERS = st.builds(Plan, st.just(Commit), SCOPES, PICKS, replies=st.just(1))
 EMITS = st.builds(Plan, st.just(Emit), SCOPES, PICKS, replies=st.integers(1, 3), inbox=INBOXES)
 FAILS = st.builds(Plan, st.just(Fail), SCOPES, PICKS)
+HOLDS = st.builds(Plan, st.just(Hold), SCOPES, PICKS, inbox=INBOXES)
 BURIALS = st.builds(
     Plan,
     st.just(Bury),
@@ -141,6 +174,7 @@ MESSAGES = st.builds(
     scope_id=SCOPES,
     message=st.just(b"question"),
     inbox=INBOXES,
+    expires_unix_ms=st.sampled_from([0, 0, 99]),
     message_id=st.sampled_from(["", "", "k", "l"]),
 )
 
@@ -158,10 +192,23 @@ def calls(
     )
 
 
+KEPT = Retention(reply_length=KEPT_REPLIES, reply_ttl_ms=REPLY_HOURS * HOUR_MS, state_ttl_ms=0)
+BURY_TWO, HOLD_ONE = (
+    Call("owner", plans, KEPT, is_resent=False, is_lost=False)
+    for plans in ([Plan(Bury, ScopeId("s"), 0)] * 2, [Plan(Hold, ScopeId("s"), 0)])
+)
+"""What comes before an operator's step where there is nothing to replay or to release."""
 STEPS: st.SearchStrategy[Step] = st.one_of(
     calls(st.just("owner"), COMMITS),
-    calls(CALLERS, st.one_of(COMMITS, EMITS, FAILS, BURIALS)),
+    calls(st.just("owner"), st.one_of(ANSWERS, COMMITS)),
+    calls(CALLERS, st.one_of(COMMITS, ANSWERS, EMITS, FAILS, HOLDS, BURIALS)),
+    calls(st.just("owner"), st.one_of(COMMITS, EMITS, HOLDS, BURIALS)),
+    calls(st.just("owner"), st.one_of(FAILS, HOLDS)),
     st.builds(CallAgain, CALLERS, RARELY),
-    st.builds(Lease, WORKERS, st.sampled_from(["claim", "renew", "release"]), RARELY),
+    st.builds(Lease, WORKERS, st.sampled_from(["claim", "take over", "renew", "release"]), RARELY),
     st.builds(Send, st.lists(MESSAGES, min_size=1, max_size=3)),
+    st.builds(
+        Replay, st.lists(st.integers(0, 2), min_size=1, max_size=3), st.integers(0, 3), RARELY
+    ),
+    st.builds(Unhold, st.integers(0, 1), RARELY, st.booleans()),
 )

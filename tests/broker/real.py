@@ -12,6 +12,7 @@ from tests.broker.model import ELSE, HOUR_MS, ID, LIVE, NOW, Record, Value
 from tests.broker.tenure import ZERO, Tenure, tenure
 from wherry.broker.commits import Answer, Commit
 from wherry.broker.connect import Store
+from wherry.broker.deadletters import replay_letters
 from wherry.broker.leases import Claimed, renew_held
 from wherry.broker.scripts import Scripts
 from wherry.broker.streams import send_entries
@@ -110,6 +111,20 @@ class Real:
     def call(self, *operations: Any, **more: Any) -> Any:
         return self._run(self._tenure.call(*map(_shortest, operations), **more))
 
+    def letter_ids(self) -> list[str]:
+        letters = self.command("XRANGE", self.keys.dead(ZERO), "-", "+")
+        return [letter_id.decode() for letter_id, _ in letters]
+
+    def replay(self, letter_ids: Sequence[str], *, backlog: int) -> list[str | None]:
+        link, script = self._tenure.link, self.scripts.replay
+        return self._run(replay_letters(link, script, self.keys, ZERO, letter_ids, backlog=backlog))
+
+    def unhold(self, entry_id: str, row: str, *, drops: bool) -> bool:
+        """What `release_held` does when it has seen this row."""
+        names = (self.keys.entries(ZERO), self.keys.attempts(ZERO))
+        about = (entry_id, int(drops), row, self.keys.released)
+        return self._run(self.scripts.unhold.run(self._tenure.link, names, about)) == 1
+
     def command(self, *command: Any) -> Any:
         return self._run(self._tenure.link.call(*command))
 
@@ -174,8 +189,9 @@ def _record(flat: list[bytes], now_ms: int) -> Record:
     record = dict(zip(parts[::2], parts[1::2], strict=True))
     if "expiry" in record and _hours(int(record["expiry"]) - now_ms) == 1:
         record["expiry"] = LIVE
-    if "when" in record and 0 <= now_ms - int(record["when"]) < HOUR_MS:
-        record["when"] = NOW
+    for name in ("when", "unclean"):
+        if name in record and 0 <= now_ms - int(record[name]) < HOUR_MS:
+            record[name] = NOW
     return record
 
 

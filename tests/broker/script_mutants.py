@@ -25,8 +25,14 @@ REMEMBER_NUMBER = "redis.call('HSET', KEYS[2], 'emit', tostring(sequence))"
 GONE = "    return 0\n  end\n"
 BAD = "    void[scope] = true\n    return bad\n  end\n"
 NOT_BAD = "    return bad\n  end\n"
+TAKE_LETTER = "redis.call('XDEL', KEYS[1], ARGV[i])"
+FORGET_ROW = "redis.call('HDEL', KEYS[2], ARGV[1])"
 FORGET_TOKEN = "redis.call('HDEL', KEYS[1], 'token')"
+CLEAN = "if owner == '' or owner == ARGV[1] then"
 NEWEST = "('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)"
+FAIL = "local id, scope, row = take(), take(), take()\n"
+HOLD = "local first, attempt, reason = take(), take(), take()\n"
+GONE_ENTRY = "  if #redis.call('XRANGE', KEYS[1], id, id) == 0 then\n    return 0\n  end\n"
 VOID_CHECK = """  if void[scope] then
     return -1
   end
@@ -84,19 +90,19 @@ MUTANTS: dict[str, Mutant] = {
     "dead letters not looked at first": Mutant("commit", " and usable(4, 'stream')", ""),
     "attempts not looked at first": Mutant("commit", " and usable(3, 'hash')", ""),
     "reply key not looked at first": Mutant(
-        "commit", "if not usable(out, 'stream') then\n    return", "if false then\n    return"
+        "commit", "if not usable(out, 'stream') then", "if false then"
     ),
     "inbox not looked at first": Mutant(
-        "commit", "if not usable(inbox, 'stream') then\n    return", "if false then\n    return"
+        "commit", "if not usable(inbox, 'stream') then", "if false then"
     ),
     "state key not looked at first": Mutant(
         "commit", "if not usable(state, 'hash') then", "if false then"
     ),
-    "burial writes to a reply key of any type": Mutant(
-        "commit", "if not usable(out, 'stream') then\n    out = 0", "if false then\n    out = 0"
+    "an error is told to a reply key of any type": Mutant(
+        "commit", "usable(out, 'stream') and out or 0", "out"
     ),
-    "burial writes to an inbox of any type": Mutant(
-        "commit", "if not usable(inbox, 'stream') then\n    inbox", "if false then\n    inbox"
+    "an error is told to an inbox of any type": Mutant(
+        "commit", "usable(inbox, 'stream') and inbox or 0", "inbox"
     ),
     # States.
     "no state version": Mutant(
@@ -134,6 +140,14 @@ MUTANTS: dict[str, Mutant] = {
     ),
     # Short forms.
     "answer goes to another scope": Mutant("commit", "#KEYS[1] - 1 + #'out:'", "#KEYS[1] + 1"),
+    "scope of an answer is remembered for another": Mutant(
+        "commit", "scopes[out] = scope", "scopes[out], scopes[out + 1] = scope, scope"
+    ),
+    "answer to a key of any type": Mutant("commit", "problem(out, 0)", "nil"),
+    "answer without its index": Mutant("commit", "'i', id, 'n', '0', 's'", "'i', id, 's'"),
+    "all are done if the last is": Mutant(
+        "commit", "are_done = are_done and result == 1", "are_done = result == 1"
+    ),
     "all are done although one is not": Mutant(
         "commit", "are_done = are_done and result == 1", "are_done = are_done or result == 1"
     ),
@@ -141,9 +155,8 @@ MUTANTS: dict[str, Mutant] = {
         "commit", "kinds[number] = found", "kinds[number] = found\n    kinds[number + 1] = found"
     ),
     "no emit is void": Mutant("commit", f"{GONE}{VOID_CHECK}", GONE),
-    "no failure is void": Mutant(
-        "commit", f"take(), take(), take()\n{VOID_CHECK}", "take(), take(), take()\n"
-    ),
+    "no failure is void": Mutant("commit", f"{FAIL}{VOID_CHECK}", FAIL),
+    "no hold is void": Mutant("commit", f"{HOLD}{VOID_CHECK}", HOLD),
     "no burial is void": Mutant("commit", f"take() == '1'\n{VOID_CHECK}", "take() == '1'\n"),
     # Emits.
     "emit not numbered": Mutant("commit", "if sequence <= tonumber(", "if 0 > tonumber("),
@@ -159,15 +172,43 @@ MUTANTS: dict[str, Mutant] = {
     ),
     # Attempts.
     "failure of an entry that is gone": Mutant(
-        "commit",
-        "if #redis.call('XRANGE', KEYS[1], id, id) == 0 then\n    return 0\n  end",
-        "",
+        "commit", f"{GONE_ENTRY}  write_row(id, row)\n  return", "  write_row(id, row)\n  return"
     ),
     "attempts outlive their entry": Mutant(
         "commit", "redis.call('HDEL', KEYS[3], id)", "local _ = id"
     ),
     "attempts of the same call outlive their entry": Mutant(
         "commit", "  has_attempts = true\n", ""
+    ),
+    "hold of an entry that is gone": Mutant(
+        "commit", f"{GONE_ENTRY}  write_row(id, row)\n  if", "  write_row(id, row)\n  if"
+    ),
+    "hold that is sent again tells again": Mutant(
+        "commit", "if rows[id] == row then", "if false then"
+    ),
+    "hold behind a failure of its call that is sent again tells again": Mutant(
+        "commit",
+        "rows[id] = rows[id] or redis.call('HGET', KEYS[3], id) or ''",
+        "rows[id] = redis.call('HGET', KEYS[3], id) or ''",
+    ),
+    "hold that is sent again leaves the row of the failure before it": Mutant(
+        "commit",
+        "  write_row(id, row)\n  if rows[id] == row then\n    return 0\n  end\n",
+        "  rows[id] = rows[id] or redis.call('HGET', KEYS[3], id) or ''\n"
+        "  if rows[id] == row then\n    return 0\n  end\n  write_row(id, row)\n",
+    ),
+    "hold tells nobody": Mutant(
+        "commit",
+        "  tell(out, inbox, 'i', id, 'n', first, 's', scope, 'a', attempt, 'e', reason)\n",
+        "",
+    ),
+    "hold does not tell its run": Mutant(
+        "commit", "scope, 'a', attempt, 'e', reason)", "scope, 'e', reason)"
+    ),
+    "hold finishes its entry": Mutant(
+        "commit",
+        "  tell(out, inbox, 'i', id, 'n', first, 's', scope, 'a', attempt",
+        "  finish_entry(id)\n  tell(out, inbox, 'i', id, 'n', first, 's', scope, 'a', attempt",
     ),
     # Dead letters.
     "burial is not kept": Mutant("commit", "if is_kept then", "if false then"),
@@ -176,7 +217,7 @@ MUTANTS: dict[str, Mutant] = {
         "commit", "math.min(#entry[2], 1000)", "math.min(#entry[2], 2)"
     ),
     "burial tells nobody": Mutant(
-        "commit", "  append(out, inbox, 'i', id, 'n', first, 's', scope, 'e', reason)\n", ""
+        "commit", "  tell(out, inbox, 'i', id, 'n', first, 's', scope, 'e', reason)\n", ""
     ),
     # Replies.
     "end mark on the first reply": Mutant("commit", "and i == count - 1 then", "and i == 0 then"),
@@ -206,7 +247,27 @@ MUTANTS: dict[str, Mutant] = {
         "claim", "tonumber(lease[3] or '0') + 1", "tonumber(lease[3] or '1')"
     ),
     "token without nonce": Mutant("claim", "epoch .. ':' .. ARGV[2]", "epoch .. ':'"),
-    "unclean end is not told": Mutant("claim", "owner ~= '' and 1 or 0", "0"),
+    "unclean end is not told": Mutant("claim", CLEAN, "if true then"),
+    "claim of what is one's own tells of an unclean end": Mutant(
+        "claim", CLEAN, "if owner == '' then"
+    ),
+    "claim of what was released tells of an unclean end": Mutant(
+        "claim", CLEAN, "if owner == ARGV[1] then"
+    ),
+    "unclean end is not written down": Mutant(
+        "claim",
+        "redis.call('HSET', KEYS[1], 'unclean'",
+        "string.format('%s%s%s', KEYS[1], 'unclean'",
+    ),
+    "unclean end is written down for a clean one": Mutant(
+        "claim", CLEAN, f"redis.call('HSET', KEYS[1], 'unclean', string.format('%d', now))\n{CLEAN}"
+    ),
+    "unclean end is remembered for ever": Mutant("claim", "< 600000", "< 1e18"),
+    "second unclean end is told like the first": Mutant("claim", "600000 and 2", "600000 and 1"),
+    "token of who left uncleanly is not told": Mutant("claim", ", lease[4] or ''}", ", ''}"),
+    "token of who left cleanly is told": Mutant(
+        "claim", "0, newest, ''}", "0, newest, lease[4] or ''}"
+    ),
     "damaged stream is claimed": Mutant("claim", f"redis.call{NEWEST}", f"redis.pcall{NEWEST}"),
     "renewal steals back": Mutant("renew", "== ARGV[i + 1] then", "then"),
     "renewal takes what was released": Mutant(
@@ -241,6 +302,31 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "backlog without bound": Mutant("send", "elseif room > 0 then", "else"),
     "backlog counted once for a batch": Mutant("send", "room = room - 1", "local _ = room"),
+    # Replaying.
+    "replayed letter stays": Mutant("replay", TAKE_LETTER, "local _ = KEYS"),
+    "letter without room is lost": Mutant(
+        "replay", "room <= 0 then\n", f"room <= 0 then\n    {TAKE_LETTER}\n"
+    ),
+    "replay without bound": Mutant("replay", "elseif room <= 0 then", "elseif false then"),
+    "room counted once for a replay": Mutant("replay", "room = room - 1", "local _ = room"),
+    "letter goes to a key of any type": Mutant(
+        "replay", "redis.call('XLEN', KEYS[2])", "(tonumber(redis.pcall('XLEN', KEYS[2])) or 0)"
+    ),
+    "replayed entry tells who waited": Mutant("replay", "old[at] ~= 'r' and ", ""),
+    "replayed entry has expired": Mutant("replay", " and old[at] ~= 'x'", ""),
+    "replayed entry has fields of its letter": Mutant("replay", "for at = 11,", "for at = 9,"),
+    "replayed entry lacks a field": Mutant("replay", "for at = 11,", "for at = 13,"),
+    "first id is forgotten by the second replay": Mutant(
+        "replay", "original = old[at + 1]", "local _ = at"
+    ),
+    # Releasing what is held.
+    "any row is released": Mutant("unhold", "~= ARGV[3] then", "== false then"),
+    "row outlives its release": Mutant("unhold", FORGET_ROW, "local _ = KEYS"),
+    "row is forgotten before the entry is looked at": Mutant(
+        "unhold", "if ARGV[2] == '1' then", f"{FORGET_ROW}\nif ARGV[2] == '1' then"
+    ),
+    "dropped entry stays": Mutant("unhold", "if ARGV[2] == '1' then", "if false then"),
+    "released entry is dropped": Mutant("unhold", "if ARGV[2] == '1' then", "if true then"),
 }
 
 

@@ -14,7 +14,7 @@ from tests.broker.script_mutants import MUTANTS, mutated
 from tests.broker.tenure import opened
 from tests.servers_plugin import default_server
 
-SEEDS = range(20)
+SEEDS = range(50)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any, cast
 import msgpack
 
 from wherry import Config, Worker
-from wherry.broker.connect import Link, open_store
+from wherry.broker.connect import Link, Store, open_store
 from wherry.broker.scripts import fit_scripts
 from wherry.broker.streams import open_namespace
 from wherry.broker.wire import Keys, Meta, read_reply
@@ -208,7 +208,7 @@ async def rig(url: str, **settings: Any) -> AsyncGenerator[Rig]:
 @asynccontextmanager
 async def working(
     application: Any,
-    url: str,
+    url: str | Store,
     *,
     kind: Callable[..., Worker] = Worker,
     hooks: Hooks | None = None,

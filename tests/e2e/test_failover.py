@@ -87,7 +87,8 @@ async def test_surviving_history_is_exact_when_a_replica_lacks_the_last_commits(
     primary = start_server()
     replica = start_server(args=("--replicaof", f"127.0.0.1 {primary.port}"))
     hooks = Notes()
-    config = Config(**QUICK | {"reply_length": 100_000})
+    settings: dict[str, Any] = {**QUICK, "reply_length": 100_000}
+    config = Config(**settings)
     async with (
         rig(primary.url) as before,
         looking(replica.url, before) as after,

@@ -1,10 +1,10 @@
 """Suspects: which messages may have killed a process, and how they share it with the others.
 
 Redis does not say which message a dead process was at. The first unfinished entry of each scope
-may be it: each unclean takeover counts a crash against those. One crash proves nothing, nor do a few
-while a fleet is killed again and again, and the entry runs as any other: to run alone stops all
-others of the process. From `SUSPECT_FROM` on it is *probed*: run alone in the process, under a
-mark that is in Redis before it starts. A death under the mark is its own, and only such deaths
+may be it: each unclean takeover counts a crash against those. One crash proves nothing, nor do a
+few while a fleet is killed again and again, and the entry runs as any other: to run alone stops
+all others of the process. From `SUSPECT_FROM` on it is *probed*: run alone in the process, under
+a mark that is in Redis before it starts. A death under the mark is its own, and only such deaths
 are failed attempts.
 """
 
