@@ -75,12 +75,15 @@ class Model:
     # Leases.
 
     def claim(self, worker: str, nonce: str) -> Claimed | None:
-        """Take the partition if its lease is free, has run out, or is this worker's own."""
+        """Take the partition if its lease is free, has run out, or is this worker's own.
+
+        Also where its stream is damaged: its owner notices when it reads.
+        """
         lease = self.lease()
         owner = lease.get("owner", "")
         if owner not in ("", worker) and lease["expiry"] == LIVE:
             return None
-        entries = self.entries()
+        entries = self.found(self.keys.entries(ZERO), list[Record])
         epoch = str(int(lease.get("epoch", "0")) + 1)
         is_unclean = owner not in ("", worker)
         before = lease.get("unclean")

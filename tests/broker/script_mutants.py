@@ -268,7 +268,9 @@ MUTANTS: dict[str, Mutant] = {
     "token of who left cleanly is told": Mutant(
         "claim", "0, newest, ''}", "0, newest, lease[4] or ''}"
     ),
-    "damaged stream is claimed": Mutant("claim", f"redis.call{NEWEST}", f"redis.pcall{NEWEST}"),
+    "damaged stream cannot be claimed": Mutant(
+        "claim", f"redis.pcall{NEWEST}", f"redis.call{NEWEST}"
+    ),
     "renewal steals back": Mutant("renew", "== ARGV[i + 1] then", "then"),
     "renewal takes what was released": Mutant(
         "renew",
