@@ -209,6 +209,9 @@ class Model:
                 answer = ALREADY
             elif operation.scope_id in void:
                 answer = VOID
+            elif isinstance(operation, Emit) and operation.cause and not self.has(operation.cause):
+                answer = VOID
+                void.add(operation.scope_id)
             else:
                 answer = self._apply(operation, kept)
             lost_its_entry = isinstance(operation, Commit) and answer == ALREADY and not is_resent

@@ -19,7 +19,13 @@ class Mutant(NamedTuple):
     new: str
 
 
-FENCE = "if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then"
+FENCE = "if lease[1] ~= ARGV[1] or tonumber(lease[2] or '0') < tonumber(ARGV[6]) then"
+EMIT_VOID = """  -- An answer to an entry that is gone would never end.
+  if void[scope] or id ~= '' and #redis.call('XRANGE', KEYS[1], id, id) == 0 then
+    void[scope] = true
+    return -1
+  end
+"""
 XDEL = "if redis.call('XDEL', KEYS[1], id) == 0 then"
 REMEMBER_NUMBER = "redis.call('HSET', KEYS[2], 'emit', tostring(sequence))"
 GONE = "    return 0\n  end\n"
@@ -43,7 +49,7 @@ MUTANTS: dict[str, Mutant] = {
     "no fence": Mutant("commit", FENCE, "if false then"),
     "epoch instead of token": Mutant(
         "commit",
-        "redis.call('HGET', KEYS[2], 'token') ~= ARGV[1]",
+        "lease[1] ~= ARGV[1]",
         "redis.call('HGET', KEYS[2], 'epoch') ~= string.match(ARGV[1], '^%d*')",
     ),
     "a higher epoch passes the fence": Mutant(
@@ -154,7 +160,8 @@ MUTANTS: dict[str, Mutant] = {
     "a key's type is remembered for another": Mutant(
         "commit", "kinds[number] = found", "kinds[number] = found\n    kinds[number + 1] = found"
     ),
-    "no emit is void": Mutant("commit", f"{GONE}{VOID_CHECK}", GONE),
+    "no emit is void": Mutant("commit", "if void[scope] or id ~= ''", "if id ~= ''"),
+    "emit of an entry that is gone": Mutant("commit", EMIT_VOID, VOID_CHECK),
     "no failure is void": Mutant("commit", f"{FAIL}{VOID_CHECK}", FAIL),
     "no hold is void": Mutant("commit", f"{HOLD}{VOID_CHECK}", HOLD),
     "no burial is void": Mutant("commit", f"take() == '1'\n{VOID_CHECK}", "take() == '1'\n"),
@@ -163,8 +170,8 @@ MUTANTS: dict[str, Mutant] = {
     "number of an emit not remembered": Mutant("commit", REMEMBER_NUMBER, "local _ = sequence"),
     "bad emit uses up its number": Mutant(
         "commit",
-        f"{GONE}{VOID_CHECK}",
-        f"{GONE}  {REMEMBER_NUMBER}\n{VOID_CHECK}",
+        EMIT_VOID,
+        f"  {REMEMBER_NUMBER}\n{EMIT_VOID}",
     ),
     "numbers of emits outlive the tenure": Mutant("claim", ", 'emit', '0',", ","),
     "emitted reply does not tell its run": Mutant(

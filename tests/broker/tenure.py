@@ -75,12 +75,14 @@ class Tenure:
         is_resent: bool = False,
         token: Token | None = None,
         retention: Retention = KEPT,
+        emitted: int = 0,
     ) -> list[tuple[Outcome, str]] | None:
         call = Call(
             partition=ZERO,
             token=self.token if token is None else token,
             operations=operations,
             is_resent=is_resent,
+            emitted=emitted,
         )
         script = self.scripts.commit
         (answer,) = await run_many(

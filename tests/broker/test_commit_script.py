@@ -308,6 +308,33 @@ async def test_state_loses_its_time_to_live_when_states_are_kept_for_ever(store:
         assert await held.link.call("PTTL", held.keys.state(ZERO, "s")) == -1
 
 
+async def test_lease_that_has_forgotten_an_emit_fences_its_owner(store: Store):
+    """Redis went back in time: the first words of an answer are gone, and its end must not come."""
+    async with tenure(store) as held:
+        one = await held.add()
+        assert await held.call(Emit(1, one, S, [reply(1)], "", "1.1")) == [DONE]
+        assert await held.call(Emit(2, one, S, [reply(2)], "", "1.1", 1), emitted=1) == [DONE]
+        await held.link.call("HSET", held.keys.lease(ZERO), "emit", 1)
+        before = await held.everything()
+        assert await held.call(commit(one, reply(3), end="1.1", first=2), emitted=2) is None
+        assert await held.everything() == before
+        assert await held.call(commit(one, reply(3), end="1.1", first=2), emitted=1) == [DONE]
+
+
+async def test_answer_to_an_entry_that_is_gone_is_not_begun(store: Store):
+    """It would never end: no commit of that entry is done any more."""
+    async with tenure(store) as held:
+        one, other = await held.add(), await held.add("t")
+        await held.link.call("XDEL", held.keys.entries(ZERO), one)
+        answers = await held.call(
+            Emit(1, one, S, [reply(1)], "", "1.1"),
+            Emit(2, "", S, [reply(2)]),
+            commit(other, reply(3), scope="t"),
+        )
+        assert answers == [VOID, VOID, DONE]
+        assert await held.replies() == []
+
+
 async def test_emit_is_applied_once_for_its_number(store: Store):
     """A resent emit does nothing: its entry is still there and cannot tell."""
     async with tenure(store) as held:

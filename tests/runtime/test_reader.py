@@ -12,6 +12,7 @@ from wherry.hooks import Hooks
 from wherry.model import ORIGIN, Partition, Token
 from wherry.runtime.holding import Holding, Holdings
 from wherry.runtime.reader import Reader, Reads
+from wherry.testing.loop import VirtualLoop
 
 
 class DeafLink:
@@ -79,3 +80,44 @@ async def test_a_read_that_is_being_closed_is_not_cut_short_again():
         await until(lambda: len(link.asked) == 2)
         assert [streams(command) for command in link.asked] == [1, 5]
         reading.cancel()
+
+
+class SlowLink(DeafLink):
+    """Answers reads when it is told to, and CLIENT UNBLOCK never."""
+
+    client_id = 7
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[asyncio.Future[Any]] = []
+
+    async def call(self, *command: Any) -> Any:
+        self.asked.append(command)
+        answer = asyncio.get_running_loop().create_future()
+        if command[0] == "XREAD":
+            self.reads.append(answer)
+        return await answer
+
+
+def test_reader_rests_while_a_request_to_unblock_is_unanswered():
+    """The watch waits for that answer and clears no event; the reader must not spin meanwhile."""
+    loop = VirtualLoop(patience_s=1.0)
+    link, holdings = SlowLink(), Holdings()
+    links: Any = (link, link)
+    router: Any = NoRouter()
+    first, second = holding(0), holding(1)
+    holdings.add(first)
+    reader = Reader(links, Config(), holdings, Reads(), router, OpenGate(), Hooks())
+    try:
+        loop.start(reader.run(), name="reader", group="")
+        loop.run_until(lambda: bool(link.reads), 1.0)
+        holdings.add(second)
+        loop.settle()
+        assert link.asked[-1] == ("CLIENT", "UNBLOCK", 7)
+        link.reads[0].set_result(None)
+        for one in (first, second):
+            one.ledger.is_draining = True
+        holdings.changed.set()
+        loop.settle()  # raises if it never rests
+    finally:
+        loop.finish()

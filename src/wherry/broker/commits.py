@@ -178,12 +178,15 @@ class Call:
         token: fence; the call does nothing once the lease has another.
         operations: in order of effect.
         is_resent: it was sent before and its answer is unknown.
+        emitted: number of the last emit that was acknowledged. A lease that knows of fewer has
+            gone back in time, and the call is fenced.
     """
 
     partition: Partition
     token: Token
     operations: Sequence[Operation]
     is_resent: bool = False
+    emitted: int = 0
 
 
 def size_of(replies: Sequence[bytes], replies_bytes: int) -> int:
@@ -211,6 +214,7 @@ def encode_call(script: Script, keys: Keys, call: Call, retention: Retention) ->
         retention.reply_length,
         retention.reply_ttl_ms,
         retention.state_ttl_ms,
+        call.emitted,
     ]
     encoder.encode_all(call.operations, arguments)
     return script.command(encoder.names, arguments)

@@ -16,6 +16,7 @@ from ..broker.commits import (
     MAX_BYTES,
     MAX_OPERATIONS,
     Call,
+    Emit,
     Operation,
     Outcome,
     Retention,
@@ -76,6 +77,7 @@ class _Queue:
     waiting_bytes: int = 0
     in_flight: list[Sent] = field(default_factory=lambda: [])
     is_resent: bool = False
+    emitted: int = 0
     flushed: list[asyncio.Future[None]] = field(default_factory=lambda: [])
 
     @property
@@ -227,6 +229,7 @@ class Committer:
                             token=ledger.token,
                             operations=operations,
                             is_resent=queue.is_resent,
+                            emitted=queue.emitted,
                         ),
                     )
                 )
@@ -266,17 +269,21 @@ class Committer:
         queue.in_flight, queue.is_resent = [], False
         holding = queue.holding
         if are_all_done(answer, len(sent)):
+            for operation, _ in sent:
+                if isinstance(operation, Emit):
+                    queue.emitted = operation.number
             self._desk.settle_done(holding, sent)
         else:
-            self._settle(holding, sent, answer, was_resent=was_resent)
+            self._settle(queue, sent, answer, was_resent=was_resent)
         if queue.waiting and not holding.is_lost:
             self._ready[holding.partition] = queue
             self._work.set()
         queue.wake()
 
     def _settle(
-        self, holding: Holding, sent: Sequence[Sent], answer: object, *, was_resent: bool
+        self, queue: _Queue, sent: Sequence[Sent], answer: object, *, was_resent: bool
     ) -> None:
+        holding = queue.holding
         if isinstance(answer, WherryError):
             self._hooks.warn(
                 "a partition cannot be written and is given up",
@@ -289,6 +296,9 @@ class Committer:
         if answers is None:
             self._desk.settle(holding, None)
             return
+        for (operation, _), (outcome, _) in zip(sent, answers, strict=True):
+            if isinstance(operation, Emit) and outcome in (Outcome.DONE, Outcome.ALREADY):
+                queue.emitted = operation.number
         self._desk.settle(
             holding,
             [

@@ -144,9 +144,11 @@ class Reader:
         if choice is None:
             if self._reads.waiting_since_s:
                 await self._prove()
+                return
+            # `_watch` clears it, too, but may be waiting for an answer to CLIENT UNBLOCK: a set
+            # event does not suspend, and the loop would spin meanwhile.
+            self._holdings.changed.clear()
             await self._holdings.changed.wait()
-            # A set event does not suspend, and `_watch` must run to clear it.
-            await asyncio.sleep(0)
             return
         try:
             async with asyncio.timeout(None) as self._patience:

@@ -3,7 +3,7 @@
 --
 -- KEYS: in, lease, attempts, dead, then reply streams, inboxes and states by number.
 -- ARGV: token, '1' if this call may have been carried out before, MAXLEN and ttl ms of replies,
---   ttl ms of states (0 none), then operations:
+--   ttl ms of states (0 none), number of the last emit that was acknowledged, then operations:
 --   answer: 'a' id out message (a commit of one reply and nothing else, as most are)
 --   commit: 'c' id scope out inbox state [action expected bytes] end first count message...
 --   emit:   'e' number id scope out inbox attempt first count message...
@@ -16,7 +16,10 @@
 -- Answer: 'FENCED', the number of operations when all are done, or for each operation 1 done,
 -- 0 already done, -1 void (behind another of its scope that was not done), 'stale' or 'bad:' and
 -- the reason.
-if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then
+local lease = redis.call('HMGET', KEYS[2], 'token', 'emit')
+-- A lease that has forgotten an emit has gone back in time under its owner: what this tenure wrote
+-- is not there any more, and it must not go on where it stopped.
+if lease[1] ~= ARGV[1] or tonumber(lease[2] or '0') < tonumber(ARGV[6]) then
   return 'FENCED'
 end
 
@@ -47,7 +50,7 @@ end
 
 local resent, maxlen, ttl, state_ttl = ARGV[2] == '1', ARGV[3], ARGV[4], tonumber(ARGV[5])
 local has_attempts = redis.call('EXISTS', KEYS[3]) == 1
-local at, touched, void, answers = 6, {}, {}, {}
+local at, touched, void, answers = 7, {}, {}, {}
 local are_done = true
 
 local function take()
@@ -202,7 +205,9 @@ local function emit()
   if sequence <= tonumber(redis.call('HGET', KEYS[2], 'emit') or '0') then
     return 0
   end
-  if void[scope] then
+  -- An answer to an entry that is gone would never end.
+  if void[scope] or id ~= '' and #redis.call('XRANGE', KEYS[1], id, id) == 0 then
+    void[scope] = true
     return -1
   end
   local bad = problem(out, inbox)

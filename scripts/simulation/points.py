@@ -1,0 +1,136 @@
+"""Points: where faults strike, by name, and how often each was hit.
+
+A point is ``<kind>.<where>.<what>``: a kind of call to Redis, before or after it took effect
+there, and what happens then; or ``world.<what>``, which strikes beside all calls.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from wherry.broker.scripts import Scripts
+
+WRITES = (
+    *("meta", "beat", "claim", "renew", "release", "leave"),
+    *("commit", "emit", "fail", "bury", "send"),
+)
+READS = ("connect", "info", "survey", "attempts", "read", "load", "refill", "length", "subscribe")
+KINDS = (*WRITES, *READS, "unblock")
+WHATS = ("error", "delay", "lost", "stall", "crash")
+WORLD = (
+    *("crash", "stall", "cut", "drain", "grow", "jump"),
+    *("scripts", "flush", "rollback", "forget", "split"),
+)
+UNKNOWN = "other"
+
+
+def _call_points() -> list[str]:
+    points: list[str] = []
+    for kind in KINDS:
+        for where in ("before", "after"):
+            for what in WHATS:
+                if kind == "send" and what in ("stall", "crash"):
+                    continue  # the producer is no worker
+                points.append(f"{kind}.{where}.{what}")
+        if kind in WRITES:
+            points.append(f"{kind}.before.late")
+    return points
+
+
+CALL_POINTS = tuple(_call_points())
+POINTS = (*CALL_POINTS, *(f"world.{what}" for what in WORLD))
+
+MEANINGS = {
+    "before.error": "the connection breaks, and Redis never saw the call",
+    "after.error": "Redis did it, and the connection breaks before the answer",
+    "before.delay": "the call reaches Redis late",
+    "after.delay": "the answer comes late",
+    "before.lost": "the call vanishes, and the connection times out",
+    "after.lost": "the answer vanishes, and the connection times out",
+    "before.late": "the connection breaks, and Redis carries the call out later",
+    "before.stall": "the worker stands still for longer than its lease, then the call goes out",
+    "after.stall": "the worker stands still for longer than its lease, with the answer unread",
+    "before.crash": "the worker dies before the call",
+    "after.crash": "the worker dies when Redis has carried the call out",
+}
+
+_COMMANDS = {
+    b"HSETNX": "meta",
+    b"XREAD": "read",
+    b"HMGET": "load",
+    b"XRANGE": "refill",
+    b"HGETALL": "attempts",
+    b"INFO": "info",
+    b"ZREM": "leave",
+    b"SUBSCRIBE": "subscribe",
+    b"XLEN": "length",
+}
+_CLIENT = {b"ID": "connect", b"UNBLOCK": "unblock"}
+_ENTRY = re.compile(rb"\d+-\d+")
+_OPERATIONS = {b"c": "commit", b"f": "fail", b"b": "bury"}
+
+
+def _scripts() -> dict[bytes, str]:
+    scripts = Scripts(memory=True)
+    found: dict[bytes, str] = {}
+    for name in ("beat", "claim", "commit", "release", "renew", "send", "survey"):
+        script = getattr(scripts, name)
+        found[str(script.command([], [])[1]).encode()] = name
+        found[script.source.encode()] = name
+    return found
+
+
+_known: dict[bytes, str] = {}
+
+
+def learn_scripts() -> None:
+    """Know the scripts of the product as they are now: a mutant may have changed them."""
+    _known.clear()
+    _known.update(_scripts())
+
+
+def script_of(command: Sequence[bytes]) -> str:
+    """The name of the script that a command runs, "" if it runs none."""
+    return _known.get(command[1], UNKNOWN) if command[0] in (b"EVALSHA", b"EVAL") else ""
+
+
+def kinds_of(commands: Sequence[Sequence[bytes]]) -> list[str]:
+    """What a write to the network is, by the names of points; [] if faults pass it by."""
+    first = commands[0]
+    name = first[0]
+    if name in (b"EVALSHA", b"EVAL"):
+        script = script_of(first)
+        if script != "commit":
+            return [script]
+        kinds: dict[str, None] = {}
+        for command in commands:
+            for place in range(3, len(command) - 1):
+                argument = command[place]
+                if len(argument) == 1:
+                    if argument in _OPERATIONS and _ENTRY.fullmatch(command[place + 1]):
+                        kinds[_OPERATIONS[argument]] = None
+                    elif argument == b"e" and command[place + 1].isdigit():
+                        kinds["emit"] = None
+        return list(kinds)
+    if name == b"CLIENT":
+        kind = _CLIENT.get(first[1])
+    else:
+        kind = _COMMANDS.get(name)
+    return [kind] if kind else []
+
+
+def table(hits: Counter[str]) -> str:
+    """Hits of each point, for people."""
+    lines: list[str] = []
+    for kind in KINDS:
+        cells = [
+            f"{point.split('.', 1)[1]} {hits[point]}"
+            for point in CALL_POINTS
+            if point.split(".")[0] == kind
+        ]
+        lines.append(f"{kind:>10}  " + "  ".join(cells))
+    cells = [f"{what} {hits['world.' + what]}" for what in WORLD]
+    lines.append(f"{'world':>10}  " + "  ".join(cells))
+    return "\n".join(lines)
