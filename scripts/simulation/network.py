@@ -287,8 +287,6 @@ class SimulatedStore(Store):
             retry=Retry(NoBackoff(), 0),
             health_check_interval=0,
             driver_info=None,
-            lib_name=None,
-            lib_version=None,
             redis_connect_func=greet,
         )
         link = Link(aioredis.Redis.from_pool(pool), self.where)
