@@ -31,7 +31,7 @@ def handoff(server: BenchServer, directory: Path, wanted: int) -> dict[str, Any]
                 with watching(server) as seen:
                     old.stop()
                     fleet.wait_for_balance(client, [new])
-                gaps_s += _gaps(seen)
+                    gaps_s += _gaps(seen)
                 old = new
     return _told("handoff: from a release to the new owner's first read", gaps_s)
 
@@ -39,7 +39,7 @@ def handoff(server: BenchServer, directory: Path, wanted: int) -> dict[str, Any]
 def _gaps(seen: Seen) -> list[float]:
     gaps_s: list[float] = []
     for at_s, partition in seen.released:
-        read_s = seen.first_read(partition, at_s)
+        read_s = seen.wait_for_read(partition, at_s)
         if read_s is None:
             raise RuntimeError(f"partition {partition} was released and not read again")
         gaps_s.append(read_s - at_s)
@@ -62,11 +62,11 @@ def takeover(server: BenchServer, directory: Path, wanted: int) -> dict[str, Any
                     killed_s = server.now_s()
                     old.kill()
                     fleet.wait_for_balance(client, [new])
-                for partition in lost:
-                    read_s = seen.first_read(partition, killed_s + 0.05)  # one may be on its way
-                    if read_s is None:
-                        raise RuntimeError(f"partition {partition} was not taken over")
-                    gaps_s.append(read_s - killed_s)
+                    for partition in lost:
+                        read_s = seen.wait_for_read(partition, killed_s + 0.05)
+                        if read_s is None:
+                            raise RuntimeError(f"partition {partition} was not taken over")
+                        gaps_s.append(read_s - killed_s)
                 old = new
     return _told("takeover: from a SIGKILL to the new owner's first read", gaps_s)
 

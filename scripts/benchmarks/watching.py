@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -55,6 +56,15 @@ class Seen:
             if at_s > after_s and partition in partitions:
                 return at_s
         return None
+
+    def wait_for_read(self, partition: int, after_s: float, within_s: float = 10.0) -> float | None:
+        """The same; waits for it, as a lease is taken a moment before its stream is read."""
+        until_s = time.monotonic() + within_s
+        while (read_s := self.first_read(partition, after_s)) is None:
+            if time.monotonic() > until_s:
+                return None
+            time.sleep(0.01)
+        return read_s
 
     def readers(self, partition: int) -> set[str]:
         """Addresses from which a partition was read."""
