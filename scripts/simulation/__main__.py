@@ -12,7 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 
 from .points import POINTS, table
-from .story import Verdict, play
+from .story import play
+from .world import Verdict
 
 ENOUGH = 150
 """With so many seeds each point must be hit; each seed aims at a few of them in turn."""

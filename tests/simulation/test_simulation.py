@@ -16,21 +16,18 @@ from scripts.simulation.story import play
 from tests.simulation.mutants import CAUGHT_BY, MOST, MUTANTS, catch
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = range(150)
+SEEDS = range(80)
 
 
-@pytest.mark.limit_s(240)
 def test_every_effect_happens_once_and_in_order_whatever_strikes():
     hits: Counter[str] = Counter()
-    struck = 0
     for seed in SEEDS:
         verdict = play(seed)
         assert verdict.findings == [], f"scripts/simulate --seed {seed}"
-        struck += verdict.figures["struck"]
+        assert verdict.figures["struck"] >= 5
         hits += verdict.hits
     missed = [point for point in POINTS if not hits[point]]
     assert missed == []
-    assert struck >= 4 * len(SEEDS)
 
 
 def test_seed_takes_the_same_way_each_time():
@@ -65,8 +62,7 @@ def test_calls_are_known_by_what_they_carry():
     assert kinds_of([[b"CLIENT", b"SETNAME", b"wherry"]]) == []
 
 
-@pytest.mark.limit_s(300)
-@pytest.mark.parametrize("name", CAUGHT_BY)
+@pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_caught(name: str):
     known = CAUGHT_BY[name]
     verdict = catch(name, [known, *range(MOST)])
