@@ -55,30 +55,40 @@ class HandOff:
             holding: stops being read now.
             limit_s: for the messages that run.
         """
-        self._under_way += 1
-        try:
-            await self._hand_off(holding, limit_s)
-        finally:
-            self._under_way -= 1
-            self._holdings.changed.set()
+        self._close(holding)
+        await self._finish(holding, self._leaving().get(holding, []), limit_s)
 
-    async def _hand_off(self, holding: Holding, limit_s: float) -> None:
-        ledger = holding.ledger
-        ledger.is_draining = True
+    def _close(self, holding: Holding) -> None:
+        """Begin nothing of a holding any more, and end its lanes when they are done."""
+        holding.ledger.is_draining = True
         self._holdings.changed.set()
         holding.deferred.clear()
         for track in holding.tracks.values():
             track.refilling = None
-        lanes = [track.lane for track in holding.tracks.values() if track.lane is not None]
-        for lane in lanes:
+        for lane in [track.lane for track in holding.tracks.values() if track.lane is not None]:
             self._let_go(holding, lane)
             self._pool.end(lane, at_once=False)
-        # What was abandoned may never end; it cannot send any more.
-        leaving = [
-            lane
-            for lane in self._pool.leaving
-            if _belongs(lane, holding) and lane.state is not LaneState.ABANDONED
-        ]
+
+    def _leaving(self) -> dict[Holding, list[Lane]]:
+        """The lanes that are ending, by their holding.
+
+        What was abandoned may never end, and is not waited for; it cannot send any more.
+        """
+        leaving: dict[Holding, list[Lane]] = {}
+        for lane in self._pool.leaving:
+            if lane.tracking is not None and lane.state is not LaneState.ABANDONED:
+                leaving.setdefault(lane.tracking.holding, []).append(lane)
+        return leaving
+
+    async def _finish(self, holding: Holding, leaving: Sequence[Lane], limit_s: float) -> None:
+        self._under_way += 1
+        try:
+            await self._empty(holding, leaving, limit_s)
+        finally:
+            self._under_way -= 1
+            self._holdings.changed.set()
+
+    async def _empty(self, holding: Holding, leaving: Sequence[Lane], limit_s: float) -> None:
         until_s = self._clock.now_s() + limit_s
         await self._wait(leaving, until_s)
         if holding.is_lost:
@@ -156,17 +166,17 @@ class HandOff:
 
     async def hand_off_all(self, limit_s: float) -> None:
         """Give everything up; each partition as soon as it is empty."""
+        holdings = [one for one in self._holdings.all() if not one.ledger.is_draining]
+        for holding in holdings:
+            self._close(holding)
+        leaving = self._leaving()
         async with asyncio.TaskGroup() as tasks:
-            for holding in self._holdings.all():
-                if not holding.ledger.is_draining:
-                    tasks.create_task(
-                        self.hand_off(holding, limit_s), name=f"hand-off:{holding.partition}"
-                    )
+            for holding in holdings:
+                tasks.create_task(
+                    self._finish(holding, leaving.get(holding, []), limit_s),
+                    name=f"hand-off:{holding.partition}",
+                )
         while len(self._holdings) or self._under_way:
             # Those whose hand-off had begun before.
             self._holdings.changed.clear()
             await self._holdings.changed.wait()
-
-
-def _belongs(lane: Lane, holding: Holding) -> bool:
-    return lane.tracking is not None and lane.tracking.holding is holding

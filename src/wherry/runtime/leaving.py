@@ -47,11 +47,13 @@ class Leaving:
         """The lanes of a scope that are ending, oldest first."""
         return self._by_scope.get(scope_id, [])
 
-    def add(self, lane: Lane) -> None:
-        """A lane is to end."""
+    def add(self, lane: Lane) -> bool:
+        """A lane is to end; False if that is known."""
         lanes = self._by_scope.setdefault(lane.scope_id, [])
-        if lane not in lanes:
-            lanes.append(lane)
+        if lane in lanes:
+            return False
+        lanes.append(lane)
+        return True
 
     def remove(self, lane: Lane) -> Lane | None:
         """A lane's task is done; gives the lane of its scope that ends after it, if any."""

@@ -102,6 +102,8 @@ class Membership:
                 except (StoreUnavailable, StoreRefused, StoreError) as error:
                     await outage.wait(error)
                     continue
+                if self.is_stopping:
+                    listening.cancel()  # what it releases is for others, and hints at nothing here
                 try:
                     async with asyncio.timeout(wait_s):
                         await self._hint.wait()

@@ -154,10 +154,11 @@ class Pool:
         Those of its scope go to its successor, which waits for its end and then gets what it left,
         ahead of them.
         """
+        self._idle.forget(lane)
+        if not self._leaving.add(lane):
+            return
         if self.lanes.get(lane.scope_id) is lane:
             del self.lanes[lane.scope_id]
-        self._idle.forget(lane)
-        self._leaving.add(lane)
         self._leftovers.forward(lane)
 
     def fail(self, lane: Lane, error: Exception) -> None:
