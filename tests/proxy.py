@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -49,9 +50,12 @@ class Proxy:
         lost: answers lost so far.
         swallows_requests: connections whose requests vanish from now on, though they stay open.
         swallows_answers: the same for answers; a connection that lost any stays deaf for ever.
+        refusal: what the server answers instead of doing what it is asked; empty: it is asked.
+        refused: commands refused so far.
         server_port: where new connections lead.
     """
 
+    _COMMAND = re.compile(rb"\*\d+\r\n\$")
     _WORDS = (b"XREAD", b"}:attempts", b"SUBSCRIBE")
 
     def __init__(self, server_port: int) -> None:
@@ -61,6 +65,8 @@ class Proxy:
         self.lost = 0
         self.swallows_requests: Chooses = nobody
         self.swallows_answers: Chooses = nobody
+        self.refusal = b""
+        self.refused = 0
         self.server_port = server_port
         self.idle = asyncio.Event()
         self._passing = asyncio.Event()
@@ -119,7 +125,11 @@ class Proxy:
             if self.lose_requests:
                 self.lose_requests -= 1
                 break
-            if not self.swallows_requests(wire):
+            if self.refusal:
+                count = len(self._COMMAND.findall(data))
+                self.refused += count
+                wire.client.write(count * (b"-" + self.refusal + b"\r\n"))
+            elif not self.swallows_requests(wire):
                 wire.server.write(data)
         wire.server.close()
 

@@ -263,6 +263,40 @@ async def test_server_that_is_busy_with_a_script_is_waited_for(start_server: Any
         assert any("BUSY" in one for one in said), said
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    ["TRYAGAIN Multiple keys request during rehashing of slot", "CLUSTERDOWN The cluster is down"],
+)
+async def test_server_that_refuses_everything_for_a_while_is_waited_for(
+    redis_server: Server, refusal: str
+):
+    async with far(redis_server) as (way, load, worker, hooks):
+        await load.add()
+        way.refusal = refusal.encode()
+        await load.add()
+        await until(lambda: way.refused > 20)
+        await until(lambda: _lapsed(load.seen))
+        way.refusal = b""
+        await load.check()
+        assert await _owner(load.seen) == {worker.worker_id}
+        said = [str(data["reason"]) for event, data in hooks.said if "waits for Redis" in event]
+        assert said
+        assert all("cannot" in one for one in said), said
+
+
+async def test_server_that_lacks_its_replicas_is_waited_for(start_server: Any):
+    server = start_server()
+    hooks = Notes()
+    async with loaded(server.url) as load, working(totals, server.url, hooks=hooks, **DURABLE):
+        await load.check()
+        await load.add()
+        await load.seen.link.call("CONFIG", "SET", "min-replicas-to-write", "1")
+        await until(lambda: hooks.count("waits for Redis"))
+        await load.seen.link.call("CONFIG", "SET", "min-replicas-to-write", "0")
+        await load.add()
+        await load.check()
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(outage, "PATIENCE_S", 0.5)

@@ -6,7 +6,7 @@ import redis.exceptions as redis_errors
 
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 
-_TRANSIENT = [
+_TRANSIENT = {
     "LOADING",
     "BUSY",
     "READONLY",
@@ -18,7 +18,8 @@ _TRANSIENT = [
     "NOREPLICAS",
     "OOM",
     "MISCONF",
-]
+    "UNBLOCKED",
+}
 # A right that is missing inside a script has no error code of its own.
 _REFUSALS = ("ACL failure in script", "user executing the script can't")
 
@@ -40,8 +41,12 @@ def map_error(error: Exception, where: str) -> WherryError:
         return StoreUnavailable(f"Redis at {where} cannot be reached: {text}")
     if text.startswith(("NOAUTH", "WRONGPASS")):
         return StoreRefused(f"Redis at {where} wants a login: {text}; put it into the URL")
-    if text.split(" ", 1)[0] in _TRANSIENT or isinstance(
-        error, redis_errors.ReadOnlyError | redis_errors.OutOfMemoryError
-    ):
+    if _code_of(error, text) in _TRANSIENT:
         return StoreUnavailable(f"Redis at {where} cannot serve now: {text}")
     return StoreError(f"Redis at {where} answered: {text}")
+
+
+def _code_of(error: Exception, text: str) -> str:
+    """The first word of the answer; redis-py cuts it off where it has a class for it."""
+    code = error.status_code if isinstance(error, redis_errors.RedisError) else None
+    return code or text.split(" ", 1)[0]
