@@ -78,8 +78,8 @@ class Lookout:
             return None
         return Look(
             workers={int(one.fields["pid"]): one.worker_id for one in members},
-            owners={p: owner for p, (owner, left_ms) in zip(partitions, owners, strict=True)
-                    if owner and left_ms > 0},
+            owners={p: found[0] for p, found in zip(partitions, owners, strict=True)
+                    if found and found[0] and found[1] > 0},
             first={p: found[0][0] for p, found in zip(partitions, firsts, strict=True)
                    if isinstance(found, list) and found},
         )  # fmt: skip

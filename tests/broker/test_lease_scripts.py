@@ -143,6 +143,8 @@ async def test_renewal_keeps_own_leases_also_those_that_ran_out(store: Store):
         renewed = await renew_held(held.link, held.scripts.renew, held.keys, tokens, 90_000)
         assert renewed == [True, True]
         (zero, one, *_) = (await held.leases("a").survey()).values()
+        assert zero
+        assert one
         assert zero[0] == one[0] == "a"
         assert min(zero[1], one[1]) > 60_000
 
@@ -310,6 +312,30 @@ async def test_beat_writes_the_meta_hash_again_and_tells_of_a_new_generation(sto
         await held.link.call("DEL", held.keys.meta)
         await held.link.call("HSET", held.keys.meta, "generation", "g", "partitions", "9")
         assert (await one.beat({}, 60_000)).meta == Meta(partitions=9, generation="g")
+
+
+SPOILT = [
+    ("SET", "x"),
+    ("HSET", "expiry", "soon"),
+    ("HSET", "epoch", "one"),
+    ("HSET", "unclean", "often"),
+]
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+async def test_survey_tells_which_lease_was_overwritten_and_of_the_others(
+    store: Store, spoilt: tuple[str, ...]
+):
+    async with unclaimed(store) as held:
+        await held.leases("a").claim([ONE])
+        command, *words = spoilt
+        await held.link.call(command, held.keys.lease(ZERO), *words)
+        survey = await held.leases("b").survey()
+        assert survey.pop(ZERO) is None
+        assert [found and found[0] for found in survey.values()] == ["a", "", ""]
+        partitions = [Partition(number) for number in range(4)]
+        zero, one, *_ = await read_partitions(held.link, held.scripts.survey, held.keys, partitions)
+        assert (zero.owner, zero.lease_ms, one.owner) == ("", 0, "a")
 
 
 async def test_attempts_are_read_for_each_partition(store: Store):

@@ -385,6 +385,44 @@ async def test_stream_that_was_overwritten_stops_its_own_partition_alone(
             await until(lambda: hooks.count("is not read") >= 2)
 
 
+async def _are(seen: Rig, commands: list[tuple[str, ...]], answers: set[bytes]) -> bool:
+    return set(await seen.link.calls(commands)) == answers
+
+
+async def test_lease_that_was_overwritten_stops_its_own_partition_alone(redis_url: str):
+    hooks = Notes()
+    async with rig(redis_url) as seen:
+        bad = seen.partition("s0")
+        key = seen.keys.lease(bad)
+        scopes = [one for one in map("s{}".format, range(40)) if seen.partition(one) != bad]
+        async with working(totals, redis_url, hooks=hooks, **DURABLE) as worker:
+            await seen.send("s0", 0)
+            await seen.answered("s0", 1)
+            await seen.link.call("SET", key, "something else")
+            await seen.send("s0", 1)
+            for number in range(5):
+                await seen.send_many([(one, number) for one in scopes])
+                for one in scopes:
+                    await seen.answered(one, number + 1)
+            await until(lambda: hooks.count("a lease was overwritten"))
+            async with working(totals, redis_url, hooks=(others := Notes()), **DURABLE) as other:
+                await until(lambda: others.count("a lease was overwritten"))
+                good = [p for p in map(Partition, range(PARTITIONS)) if p != bad]
+                leases = [("HGET", seen.keys.lease(p), "owner") for p in good]
+                both = {worker.worker_id.encode(), other.worker_id.encode()}
+                await until(lambda: _are(seen, leases, both))
+                for one in scopes:
+                    await seen.send(one, 5)
+                    await seen.answered(one, 6)
+            [told] = [data for event, data in hooks.said if "lease was overwritten" in event]
+            assert told == {"partition": bad, "key": key}
+            assert not hooks.count("waits for Redis")
+            await seen.link.call("DEL", key)
+            await seen.answered("s0", 2)
+            assert await seen.numbers("s0") == [0, 1]
+            await until(lambda: _owner_is(seen, {worker.worker_id}))
+
+
 async def test_embedded_server_that_ended_with_its_supervisor_is_started_again(tmp_path: Path):
     with open_embedded(tmp_path / "store") as embedded:
         url = f"unix://{embedded.socket_path}"

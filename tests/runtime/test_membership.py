@@ -55,6 +55,9 @@ class Leases:
         members = self.others | ({} if standing is Standing.OUT else {"me": 0})
         return Beat(redis_ms=self.beats * 50, members=members, meta=self.now_meta)
 
+    def key_of(self, partition: Partition) -> str:
+        return f"lease of {partition}"
+
     async def survey(self) -> dict[Partition, tuple[str, int]]:
         await self._pass("survey")
         return {one: (owner, 500 if owner else 0) for one, owner in self.owners.items()}

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import cast
+from typing import Any, cast
 
 from ..errors import StoreError, WherryError
 from ..model import EntryId, MemberInfo, Partition, Token
@@ -112,6 +112,10 @@ class Leases:
         self._releases: list[tuple[Command, asyncio.Future[object]]] = []
         self._releasing = asyncio.Lock()
 
+    def key_of(self, partition: Partition) -> str:
+        """The key of a partition's lease."""
+        return self._keys.lease(partition)
+
     async def claim(self, partitions: Sequence[Partition]) -> list[Claimed]:
         """Take those of the partitions that are free or whose lease ran out, in one write."""
         calls: list[tuple[Script, Command]] = []
@@ -176,8 +180,8 @@ class Leases:
             if not answer.done():
                 answer.set_result(found)
 
-    async def survey(self) -> dict[Partition, tuple[str, int]]:
-        """Owner ("" if released) and milliseconds left of every partition's lease."""
+    async def survey(self) -> dict[Partition, tuple[str, int] | None]:
+        """See `read_owners`; of every partition."""
         partitions = [Partition(number) for number in range(self.meta.partitions)]
         owners = await read_owners(self._link, self._scripts.survey, self._keys, partitions)
         return dict(zip(partitions, owners, strict=True))
@@ -279,14 +283,15 @@ async def renew_held(
 
 async def read_owners(
     link: Link, survey: Script, keys: Keys, partitions: Sequence[Partition]
-) -> list[tuple[str, int]]:
-    """Owner and milliseconds left of each partition's lease."""
+) -> list[tuple[str, int] | None]:
+    """Owner ("" if released) and milliseconds left of each partition's lease.
+
+    None where the key was overwritten by something that is no lease: nobody can claim it.
+    """
     names = [keys.lease(partition) for partition in partitions]
-    flat = cast("list[bytes | int]", await survey.run(link, names, ()))
-    return [
-        (cast("bytes", flat[index]).decode(), int(flat[index + 1]))
-        for index in range(0, len(flat), 2)
-    ]
+    flat = cast("list[Any]", await survey.run(link, names, ()))
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    return [None if owner is None else (owner.decode(), left_ms) for owner, left_ms in pairs]
 
 
 async def read_members(link: Link, keys: Keys) -> list[MemberInfo]:

@@ -225,7 +225,8 @@ async def read_partitions(
         [("XLEN", name(one)) for one in partitions for name in (keys.entries, keys.dead)]
     )
     infos: list[PartitionInfo] = []
-    for index, (partition, (owner, left_ms)) in enumerate(zip(partitions, owners, strict=True)):
+    for index, (partition, found) in enumerate(zip(partitions, owners, strict=True)):
+        owner, left_ms = found or ("", 0)
         backlog, dead = sizes[2 * index : 2 * index + 2]
         for size in (backlog, dead):
             if isinstance(size, Exception):

@@ -176,16 +176,18 @@ class Holding:
 class Holdings:
     """The partitions that this worker owns."""
 
-    __slots__ = ("_by_partition", "_stuck", "avoided", "changed", "partitions")
+    __slots__ = ("_by_partition", "_stuck", "avoided", "changed", "damaged", "partitions")
 
     def __init__(self) -> None:
         """Own nothing.
 
         ``changed`` is set when the set, or the room in it, has changed; ``partitions`` is the
         count of the namespace, known once Redis was asked; ``avoided`` are partitions that
-        this process must not claim, because an instance of theirs does not end.
+        this process must not claim, because an instance of theirs does not end; ``damaged`` are
+        those that nobody can claim, because something else was written over their lease.
         """
         self.avoided: set[Partition] = set()
+        self.damaged: set[Partition] = set()
         self._stuck: dict[Partition, set[asyncio.Future[None]]] = {}
         self.partitions = 1
         self._by_partition: dict[Partition, Holding] = {}

@@ -19,12 +19,14 @@ from ..engine.ledger import Ledger
 from ..engine.suspects import Takeover
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from ..hooks import Hooks
-from ..model import AttemptsRow, EntryId
+from ..model import AttemptsRow, EntryId, Partition
 from .clock import Clock
 from .holding import Holding, Holdings
 from .outage import Outage
 
 EXPIRY_MARGIN_S = 0.02
+Lease = tuple[str, int]
+"""Owner ("" if released) and milliseconds left."""
 
 
 class Actions(Protocol):
@@ -135,7 +137,7 @@ class Membership:
         await self._actions.held_changed()
         if self.is_stopping:
             return self._config.beat_s
-        survey = await self._leases.survey()
+        survey = self._without_damaged(await self._leases.survey())
         held = {one.partition: one.ledger.is_draining for one in self._holdings.all()}
         plan = self._balance.plan(beat.members, held, survey, beat.redis_ms)
         await self._claim(plan)
@@ -170,6 +172,19 @@ class Membership:
         self._leases.meta = meta
         self._holdings.partitions = meta.partitions
         self._actions.history_changed()
+
+    def _without_damaged(self, survey: Mapping[Partition, Lease | None]) -> dict[Partition, Lease]:
+        """The leases that can be read; which of them cannot is told once."""
+        damaged = {partition for partition, lease in survey.items() if lease is None}
+        for partition in sorted(damaged - self._holdings.damaged):
+            self._hooks.warn(
+                "a lease was overwritten by something else and nobody can own its partition; "
+                "delete its key",
+                partition=partition,
+                key=self._leases.key_of(partition),
+            )
+        self._holdings.damaged = damaged
+        return {partition: lease for partition, lease in survey.items() if lease is not None}
 
     def _wait_s(self, plan: Plan) -> float:
         if plan.next_expiry_ms is None:

@@ -29,7 +29,7 @@ class Look:
     async def owners(self) -> list[str]:
         """Worker id of each partition's owner, "" where the lease is free or has run out."""
         owners = await read_owners(self._link, self._survey, self._keys, self._partitions)
-        return [owner if left_ms > 0 else "" for owner, left_ms in owners]
+        return [found[0] if found and found[1] > 0 else "" for found in owners]
 
     async def backlog(self) -> int:
         """Number of unfinished entries."""
