@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.e2e.rig import Notes, rig, until, working
+from tests.e2e.rig import Notes, Rig, rig, until, working
 from wherry import Worker
 
 NEVER: dict[str, Any] = {"end_timeout_s": 0.1, "partitions": 2, "concurrency": 3}
@@ -58,6 +58,7 @@ async def test_partition_of_a_message_that_neither_ends_nor_lets_go_is_handed_on
             assert first._holdings.avoided == {stuck}
             assert first._tracked._turns.busy == 0, "who was given up is at work for nobody"
             assert hooks.count("an application does not end when it is cancelled") == 1
+            assert not hooks.count("has no worker"), "the other took it"
         app.released.set()
         await until(lambda: has(first, stuck))
         await seen.send("a", 3)
@@ -84,6 +85,56 @@ async def test_partition_that_was_lost_is_not_claimed_while_its_instance_lives(r
         assert await seen.numbers("a") == [1]
         app.released.set()
         await until(lambda: has(first, stuck))
+
+
+UNSERVED = "a partition has no worker"
+SERVED = "a partition has a worker again"
+
+
+async def _alone(seen: Rig, app: Swallowing, hooks: Notes) -> None:
+    """The one worker there is has given up on a message, and served what it still holds."""
+    other = next(f"s{n}" for n in range(99) if seen.partition(f"s{n}") != seen.partition("a"))
+    await seen.send_many([("a", 1), ("a", 2)])
+    await until(lambda: hooks.count(UNSERVED))
+    for number in range(3):
+        await seen.send(other, number)
+        await seen.answered(other, number + 1)
+    [told] = [data for event, data in hooks.said if UNSERVED in event]
+    assert told == {"partition": seen.partition("a")}
+    assert await seen.numbers("a") == []
+    assert not hooks.count(SERVED)
+
+
+async def test_partition_without_a_worker_is_told_and_served_when_the_instance_ends(redis_url: str):
+    app, hooks = Swallowing(), Notes()
+    async with (
+        rig(redis_url, partitions=2) as seen,
+        working(app, redis_url, hooks=hooks, **NEVER, handler_timeout_s=0.2),
+    ):
+        await _alone(seen, app, hooks)
+        app.released.set()
+        await seen.drained()
+        assert await seen.numbers("a") == [1, 2]
+        await until(lambda: hooks.count(SERVED) == 1)
+        assert hooks.count(UNSERVED) == 1
+
+
+async def test_partition_without_a_worker_is_served_by_the_next_that_joins(redis_url: str):
+    app, hooks = Swallowing(), Notes()
+    settings: dict[str, Any] = NEVER | {"handler_timeout_s": 0.2}
+    async with (
+        rig(redis_url, partitions=2) as seen,
+        working(app, redis_url, hooks=hooks, **settings) as first,
+    ):
+        await _alone(seen, app, hooks)
+        async with working(app, redis_url, **settings) as second:
+            await seen.drained()
+            assert await seen.numbers("a") == [1, 2]
+            assert has(second, seen.partition("a"))
+            await until(lambda: hooks.count(SERVED) == 1)
+            assert not has(first, seen.partition("a"))
+            assert hooks.count(UNSERVED) == 1
+        app.released.set()
 
 
 async def test_evicted_instance_that_does_not_end_gives_its_partition_away(redis_url: str):

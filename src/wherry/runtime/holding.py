@@ -176,7 +176,15 @@ class Holding:
 class Holdings:
     """The partitions that this worker owns."""
 
-    __slots__ = ("_by_partition", "_stuck", "avoided", "changed", "damaged", "partitions")
+    __slots__ = (
+        "_by_partition",
+        "_stuck",
+        "avoided",
+        "changed",
+        "damaged",
+        "partitions",
+        "unserved",
+    )
 
     def __init__(self) -> None:
         """Own nothing.
@@ -184,10 +192,12 @@ class Holdings:
         ``changed`` is set when the set, or the room in it, has changed; ``partitions`` is the
         count of the namespace, known once Redis was asked; ``avoided`` are partitions that
         this process must not claim, because an instance of theirs does not end; ``damaged`` are
-        those that nobody can claim, because something else was written over their lease.
+        those that nobody can claim, because something else was written over their lease;
+        ``unserved`` are those avoided here and taken by nobody else.
         """
         self.avoided: set[Partition] = set()
         self.damaged: set[Partition] = set()
+        self.unserved: set[Partition] = set()
         self._stuck: dict[Partition, set[asyncio.Future[None]]] = {}
         self.partitions = 1
         self._by_partition: dict[Partition, Holding] = {}

@@ -141,6 +141,7 @@ class Membership:
         held = {one.partition: one.ledger.is_draining for one in self._holdings.all()}
         plan = self._balance.plan(beat.members, held, survey, beat.redis_ms)
         await self._claim(plan)
+        self._tell_of_unserved(plan)
         # The others gave its part away, and see by this alone that it could be had back.
         self._joins_anew = plan.is_left_out and not self._holdings.avoided
         self.joined.set()
@@ -185,6 +186,21 @@ class Membership:
             )
         self._holdings.damaged = damaged
         return {partition: lease for partition, lease in survey.items() if lease is not None}
+
+    def _tell_of_unserved(self, plan: Plan) -> None:
+        """Tell once of each partition that is avoided here and that nobody else takes."""
+        before = self._holdings.unserved
+        avoided = self._holdings.avoided.intersection(plan.candidates)
+        # What was released just now is free for a moment: the others have some beats to take it.
+        now = self._holdings.unserved = avoided if plan.is_left_out else avoided & before
+        for partition in sorted(now - before):
+            self._hooks.warn(
+                "a partition has no worker: an instance of it does not end here, and nobody else "
+                "takes it; start another worker, or restart this one",
+                partition=partition,
+            )
+        for partition in sorted(before - now):
+            self._hooks.life("a partition has a worker again", partition=partition)
 
     def _wait_s(self, plan: Plan) -> float:
         if plan.next_expiry_ms is None:
