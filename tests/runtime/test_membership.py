@@ -204,6 +204,25 @@ async def test_avoided_partition_is_not_claimed():
         await desk.end(running)
 
 
+async def test_avoided_partition_that_stays_free_is_told_once():
+    desk = Desk()
+    desk.holdings.avoided.add(Partition(2))
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.membership.run())
+        await desk.membership.joined.wait()
+        assert not desk.hooks.count("a partition has no worker"), "others may take it yet"
+        await until(lambda: desk.hooks.count("a partition has no worker"))
+        beats = desk.leases.beats
+        await until(lambda: desk.leases.beats > beats + 4)
+        [told] = [data for event, data in desk.hooks.said if "has no worker" in event]
+        assert told == {"partition": 2}
+        assert not desk.hooks.count("a partition has a worker again")
+        desk.holdings.avoided.clear()
+        await until(lambda: len(desk.holdings) == 4)
+        assert desk.hooks.count("a partition has a worker again") == 1
+        await desk.end(running)
+
+
 async def test_new_generation_is_said_loudly_and_adopted():
     desk = Desk()
     async with asyncio.TaskGroup() as tasks:
