@@ -15,8 +15,11 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.rig import rig, working
+from tests.e2e.test_durable import DURABLE, totals
 from tests.examples.processes import ROOT, processes
 from wherry.broker.wire import unpack
+from wherry.model import ScopeId
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -82,6 +85,34 @@ async def test_producer_of_the_protocol_page(redis_url: str, counter: Path):
 
         names = await asyncio.to_thread(run)
     assert unpack(names["reply"][b"m"]) == {"type": "seen", "by": "alice", "count": 1}
+
+
+@pytest.mark.parametrize("key", ["meta", "member", "lease", "scope"])
+async def test_hashes_have_the_fields_of_the_protocol_page(redis_url: str, key: str):
+    async with rig(redis_url) as seen:
+        partition = seen.partition("s")
+        names = seen.keys
+        # Its owner died: that is written in its next lease.
+        died = ("owner", "somebody", "token", "1:x", "epoch", "1", "expiry", "1")
+        await seen.link.call("HSET", names.lease(partition), *died)
+        async with working(totals, redis_url, **DURABLE) as worker:
+            await seen.send("s", 1)
+            await seen.answered("s", 1)
+            written = {
+                "meta": names.meta,
+                "member": names.member(worker.worker_id),
+                "lease": names.lease(partition),
+                "scope": names.state(partition, ScopeId("s")),
+            }
+            fields = await seen.link.call("HKEYS", written[key])
+    assert {field.decode() for field in fields} == _documented(key)
+
+
+def _documented(key: str) -> set[str]:
+    """The fields that the protocol page names in the row of a key."""
+    text = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    [row] = re.findall(rf"^\| `[^`]*\}}:{key}\b[^|]*\| hash \| (.*) \|$", text, re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", row))
 
 
 def test_partition_of_the_protocol_page():
