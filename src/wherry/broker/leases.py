@@ -227,7 +227,11 @@ class Leases:
     async def attempts(self, partitions: Sequence[Partition]) -> list[dict[EntryId, bytes]]:
         """Rows of the entries that failed before, for each partition.
 
-        None where the key is of another type, which the next commit tells.
+        An empty dict also where the key is of another type: the next commit is refused for that.
+
+        Raises:
+            StoreUnavailable: the connection broke, or Redis cannot serve one of the partitions.
+            StoreRefused: this user may not read the rows.
         """
         rows: list[dict[EntryId, bytes]] = []
         answers = await self._link.calls(
