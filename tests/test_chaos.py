@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
+from collections.abc import Awaitable
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.rig import until
 
 ROOT = Path(__file__).resolve().parents[1]
 ONCE = ("stop", "redis", "out", "in", "delay", "cut", "hole", "half")
@@ -23,6 +27,48 @@ OPTIONS = {
     "network": 1,
     "failovers": 2,
 }
+
+
+def _run(directory: Path, *flags: str) -> Awaitable[asyncio.subprocess.Process]:
+    """A fault run whose temporary folder is ours."""
+    return asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "scripts.chaosrun", *flags),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+
+
+def _left(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
+def _working_in(directory: Path) -> list[Path]:
+    """Processes that have their working directory there, as the servers have."""
+    places = {one: one.resolve() for one in Path("/proc").glob("[0-9]*/cwd")}
+    return [one for one, place in places.items() if place.is_relative_to(directory)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: signal.Signals):
+    process = await _run(tmp_path)
+    await until(lambda: len(list(tmp_path.glob("*/*/worker-*.log"))) == 3)
+    process.send_signal(number)
+    assert await process.wait() == 130
+    assert not _left(tmp_path)
+    assert not _working_in(tmp_path)
+
+
+async def test_failed_run_leaves_nothing_behind(tmp_path: Path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    server = tmp_path / "redis-server"
+    server.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    server.chmod(0o755)
+    process = await _run(scratch, "--server", str(server))
+    assert await process.wait() == 1
+    assert not _left(scratch)
 
 
 @pytest.mark.limit_s(240)

@@ -15,6 +15,8 @@ from .report import Report
 from .rounds import Round, plan
 from .running import Run
 
+INTERRUPTED = 130
+
 
 def main() -> int:
     """Parse, run, report; 0 if nothing is wrong."""
@@ -40,8 +42,7 @@ def main() -> int:
         parser.error("--workers: a fleet has at least 2")
     if options.scopes < 1 or options.messages < 1:
         parser.error("--messages and --scopes are at least 1")
-    # As Ctrl-C does: servers and workers are ended, and the scratch directory goes.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _end_as_by_control_c()
     rounds = plan(options)
     report = Report(options.seed)
     with tempfile.TemporaryDirectory(prefix="wherry-chaos-") as scratch:
@@ -51,6 +52,16 @@ def main() -> int:
     if options.json is not None:
         options.json.write_text(report.json(), encoding="utf-8")
     return 0 if report.is_good else 1
+
+
+def _end_as_by_control_c() -> None:
+    """Let every signal that ends a run cancel it: servers and workers go, and what they wrote.
+
+    `asyncio.run` cancels its main task for SIGINT only, and only in place of Python's own handler.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def _run(round_: Round, scratch: Path, options: argparse.Namespace, report: Report) -> None:
@@ -74,4 +85,7 @@ def _run(round_: Round, scratch: Path, options: argparse.Namespace, report: Repo
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -122,8 +122,10 @@ class Fleet:
             for worker in workers:
                 await self.wait_end(worker)
 
-    def kill(self) -> None:
+    async def kill(self) -> None:
         """Kill what is left."""
-        for process in self._processes:
-            if process.returncode is None:
-                process.kill()
+        left = [process for process in self._processes if process.returncode is None]
+        for process in left:
+            process.kill()
+        for process in left:
+            await process.wait()

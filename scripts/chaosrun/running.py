@@ -108,7 +108,7 @@ class Run:
                 replica.start()
             async with Proxy() as proxy, contextlib.AsyncExitStack() as stack:
                 fleet = Fleet(proxy, primary.port, directory, settings_of(self._round.lease_s))
-                stack.callback(fleet.kill)
+                stack.push_async_callback(fleet.kill)
                 outcome.findings = await self._strain(proxy, fleet)
                 outcome.exits = fleet.exits
                 outcome.findings.figures["workers that found no Redis at their start"] = (

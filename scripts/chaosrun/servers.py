@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -43,14 +45,18 @@ class Server:
         command = [self._program, "--port", str(self.port), "--dir", str(self._directory), *OPTIONS]
         with (self._directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
         self._wait(lambda: bool(self.call("PING")), START_S)
 
     def kill(self) -> None:
-        """Kill it without warning."""
-        if self._process is not None:
-            self._process.kill()
+        """Kill it without warning, and its child that may be at work on its files."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def forget(self) -> None:
