@@ -7,12 +7,21 @@ import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from scripts.chaosrun.answers import ScopeCheck
+from scripts.chaosrun.findings import Findings
+from scripts.chaosrun.fleet import Fleet
+from scripts.chaosrun.journal import Journal, Sent
+from scripts.chaosrun.proxy import Proxy
 from tests.e2e.rig import until
+from wherry.engine.suspects import DEATH
+from wherry.model import EntryId, Reply, ScopeId
 
 ROOT = Path(__file__).resolve().parents[1]
 ONCE = ("stop", "redis", "out", "in", "delay", "cut", "hole", "half")
@@ -27,6 +36,68 @@ OPTIONS = {
     "network": 1,
     "failovers": 2,
 }
+
+
+def _blames(reply: dict[str, Any], *, kind: str = "count", fails: int = 0, probes: int = 0) -> bool:
+    """Whether the checker of the fault runs finds this one answer wrong."""
+    journal, findings = Journal(), Findings()
+    journal.accept("loop-1", Sent("5-0", 1, kind, fails))
+    place = {"id": EntryId("9-0"), "scope_id": ScopeId("loop-1"), "cause": "5-0", "index": 0}
+    answer = Reply(**place, **reply)
+    seen = Counter({("loop-1", "5-0"): probes})
+    ScopeCheck(findings, journal, seen, "loop-1").check([answer])
+    return not findings.is_good
+
+
+@pytest.mark.parametrize(
+    ("attempt", "fails", "probes", "is_wrong"),
+    [
+        (1, 0, 0, False),
+        (2, 1, 0, False),
+        (2, 0, 0, True),  # an attempt from nowhere
+        (1, 1, 0, True),  # the first fails by plan
+        (1, 0, 1, False),  # a probe that nobody died of
+        (2, 0, 1, False),
+        (3, 0, 1, True),  # one death is one attempt
+        (3, 0, 2, False),
+        (2, 1, 2, False),  # the death was in place of the planned failure
+        (3, 1, 1, False),
+        (1, 1, 1, True),
+    ],
+)
+def test_checker_knows_that_a_death_at_a_probe_is_an_attempt(
+    attempt: int, fails: int, probes: int, is_wrong: bool
+):
+    done = {"type": "done", "n": 1, "count": 1, "attempt": attempt}
+    assert _blames({"message": done}, fails=fails, probes=probes) is is_wrong
+
+
+@pytest.mark.parametrize(
+    ("kind", "fails", "probes", "is_wrong"),
+    [
+        ("count", 0, 3, False),
+        ("count", 0, 2, True),
+        ("count", 2, 1, False),
+        ("count", 2, 0, True),
+        ("poison", 0, 1, False),
+        ("poison", 0, 0, True),
+    ],
+)
+def test_checker_knows_what_may_be_buried_for_deaths(
+    kind: str, fails: int, probes: int, is_wrong: bool
+):
+    reply = {"message": None, "error": DEATH}
+    assert _blames(reply, kind=kind, fails=fails, probes=probes) is is_wrong
+
+
+async def test_probes_are_found_in_the_logs_of_the_workers(tmp_path: Path):
+    told = {"event": "a message that may have killed a process is run alone", "scope": "s"}
+    for number, ids in enumerate((["1-0", "2-0"], ["1-0"])):
+        lines = [json.dumps({"level": "warning", **told, "entry": one}) for one in ids]
+        log = tmp_path / f"worker-{number}.log"
+        log.write_text("\n".join(["Traceback", *lines, ""]), encoding="utf-8")
+    fleet = Fleet(Proxy(), 0, tmp_path, [])
+    assert fleet.probes() == {("s", "1-0"): 2, ("s", "2-0"): 1}
 
 
 def _run(directory: Path, *flags: str) -> Awaitable[asyncio.subprocess.Process]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from wherry.engine.suspects import DEATH
 from wherry.model import Reply, id_key
 
 from .application import WORDS
@@ -13,6 +16,9 @@ from .journal import Journal, Sent
 
 MAX_ATTEMPTS = 3
 """Of the workers of a fault run."""
+
+Probes = Counter[tuple[str, str]]
+"""Scope and id of an entry -> how often it was run alone: each death at that is an attempt."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,9 +37,10 @@ class Effects:
 class ScopeCheck:
     """Checks the answers of one scope."""
 
-    def __init__(self, findings: Findings, journal: Journal, name: str) -> None:
+    def __init__(self, findings: Findings, journal: Journal, probes: Probes, name: str) -> None:
         self._findings = findings
         self._journal = journal
+        self._probes = probes
         self._name = name
         self._sent = {one.entry_id: one for one in journal.sent.get(name, ())}
         self._unsure = {one.number: one for one in journal.unsure.get(name, ())}
@@ -106,13 +113,17 @@ class ScopeCheck:
         ends = [one.count for one in final if one.is_end]
         if ends != ([len(WORDS) + 1] if sent.kind == "tell" else []) or numbers != {sent.number}:
             self._blame("wrong effect", f"{sent} was answered {final}")
-        self._check_effect(sent, done[0], effects)
+        self._check_effect(cause, sent, done[0], effects)
 
-    def _check_effect(self, sent: Sent, done: Mapping[str, object], effects: Effects) -> None:
+    def _check_effect(
+        self, cause: str, sent: Sent, done: Mapping[str, Any], effects: Effects
+    ) -> None:
         effects.done.append(sent.number)
         count = None if self._name.startswith("bare") else len(effects.done)
-        if done["count"] != count or done["attempt"] != sent.fails + 1:
+        deaths = done["attempt"] - sent.fails - 1  # beyond those that failed by plan
+        if done["count"] != count or not 0 <= deaths <= self._probes[self._name, cause]:
             self._blame("wrong effect", f"{sent} was answered {done}, expected count {count}")
+        self._findings.figures["answered after a death at a probe"] += bool(deaths)
         self._findings.figures["answered after failed attempts"] += bool(sent.fails)
 
     def _check_error(
@@ -124,6 +135,9 @@ class ScopeCheck:
             self._findings.figures["expired"] += 1
         elif sent.kind == "poison" and error.endswith(f"attempt {MAX_ATTEMPTS}"):
             self._findings.figures["buried"] += 1
+            effects.buried.append(final[0].cause)
+        elif died_of(error, sent, self._probes[self._name, final[0].cause]):
+            self._findings.figures["buried after a death at a probe"] += 1
             effects.buried.append(final[0].cause)
         else:
             self._blame("wrong effect", f"{sent} was answered {error!r}")
@@ -147,6 +161,15 @@ class ScopeCheck:
 
     def _blame(self, name: str, example: str) -> None:
         self._findings.blame(name, f"{self._name} {example}")
+
+
+def died_of(error: str, sent: Sent, probes: int) -> bool:
+    """Whether a message may have been given up with this error after deaths at its probes.
+
+    At least one attempt failed so, the last, and as many as its planned failures left.
+    """
+    planned = MAX_ATTEMPTS if sent.kind == "poison" else sent.fails
+    return error == DEATH and probes >= max(1, MAX_ATTEMPTS - planned)
 
 
 def _is_expiry(reply: Reply) -> bool:

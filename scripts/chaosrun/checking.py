@@ -11,7 +11,7 @@ from wherry.broker.streams import RawEntry
 from wherry.broker.wire import Keys, read_reply, unpack
 from wherry.model import Partition, Reply, Restarted, ScopeId, partition_of
 
-from .answers import MAX_ATTEMPTS, ScopeCheck
+from .answers import MAX_ATTEMPTS, Probes, ScopeCheck, died_of
 from .findings import Findings
 from .following import Follower, LiveReader, print_of
 from .journal import Journal, Sent
@@ -26,8 +26,9 @@ PAGE = 1_000
 class Checker:
     """Checks one finished round: nobody writes any more."""
 
-    def __init__(self, link: Link, journal: Journal) -> None:
+    def __init__(self, link: Link, journal: Journal, probes: Probes) -> None:
         self._link = link
+        self._probes = probes
         self._keys = Keys("chaos")
         self._journal = journal
         self._partitions = 0
@@ -51,7 +52,7 @@ class Checker:
         for name, seen in live.seen.items():
             raw = await self._read(self._keys.replies(partition_of(name, self._partitions), name))
             replies = [read_reply(*entry) for entry in raw]
-            effects = ScopeCheck(self._findings, self._journal, name).check(replies)
+            effects = ScopeCheck(self._findings, self._journal, self._probes, name).check(replies)
             buried += [(name, entry_id) for entry_id in effects.buried]
             await self._check_state(name, effects.done)
             self._check_seen(name, seen, raw, replies)
@@ -142,12 +143,14 @@ class Checker:
     async def _check_asked(self, name: str, answers: Sequence[object]) -> None:
         """Each request was answered once, with its own effect."""
         self._findings.figures["requests answered"] += len(answers)
-        for number, answer in enumerate(answers, 1):
-            expected = {"type": "done", "n": number, "count": number, "attempt": 1}
-            if answer != [expected]:
-                self._findings.blame("wrong effect", f"{name} {number} was answered {answer}")
         raw = await self._read(self._keys.replies(partition_of(name, self._partitions), name))
-        numbers = [(read_reply(*entry).message or {}).get("n") for entry in raw]
+        replies = [read_reply(*entry) for entry in raw]
+        for number, (answer, reply) in enumerate(zip(answers, replies, strict=False), 1):
+            attempts = range(1, 2 + self._probes[name, reply.cause])
+            done = {"type": "done", "n": number, "count": number}
+            if answer not in [[{**done, "attempt": attempt}] for attempt in attempts]:
+                self._findings.blame("wrong effect", f"{name} {number} was answered {answer}")
+        numbers = [(reply.message or {}).get("n") for reply in replies]
         is_whole = numbers == list(range(1, len(numbers) + 1))
         if not is_whole or len(numbers) not in (len(answers), len(answers) + 1):
             self._findings.blame("doubled", f"{name}: {len(numbers)} for {len(answers)} requests")
@@ -163,7 +166,8 @@ class Checker:
                 sent = next(
                     (o for o in self._journal.sent.get(name, ()) if o.entry_id == entry_id), None
                 )
-                if sent is None or not _is_letter(letter, sent):
+                probes = self._probes[name, entry_id]
+                if sent is None or not _is_letter(letter, sent, probes):
                     self._findings.blame("dead letter missing or wrong", f"{letter}")
         if found != Counter(buried):
             odd = {*found.items()} ^ {*Counter(buried).items()}
@@ -192,11 +196,11 @@ class Checker:
                 self._findings.blame("left behind", f"partition {number}: {left}, owner {owner}")
 
 
-def _is_letter(letter: Mapping[bytes, bytes], sent: Sent) -> bool:
+def _is_letter(letter: Mapping[bytes, bytes], sent: Sent, probes: int) -> bool:
+    has_failed = letter[b"error"].startswith(b"Planned: ") and b"Planned" in letter[b"traceback"]
     return (
         unpack(letter[b"m"])["n"] == sent.number
         and letter[b"attempts"] == str(MAX_ATTEMPTS).encode()
-        and letter[b"error"].startswith(b"Planned: ")
-        and b"Planned" in letter[b"traceback"]
+        and (has_failed or died_of(letter[b"error"].decode(), sent, probes))
         and b"when" in letter
     )

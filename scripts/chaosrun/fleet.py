@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from .proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 STOP_S = 60.0
+PROBED = '"event": "a message that may have killed a process is run alone"'
 UNREACHABLE = 4
 """Exit code of a worker that cannot reach Redis at its start (docs/configuration.md)."""
 
@@ -108,6 +110,16 @@ class Fleet:
                 self.ended[code] += 1
             await self._proxy.close(worker.name)
             await self.start()
+
+    def probes(self) -> Counter[tuple[str, str]]:
+        """Scope and id of an entry -> how often some worker ran it alone."""
+        found: Counter[tuple[str, str]] = Counter()
+        for log in self._directory.glob("worker-*.log"):
+            for line in log.read_text(encoding="utf-8").splitlines():
+                if PROBED in line:
+                    said = json.loads(line)
+                    found[said["scope"], said["entry"]] += 1
+        return found
 
     def _was_ready(self, worker: WorkerProcess) -> bool:
         log = (self._directory / f"{worker.name}.log").read_text(encoding="utf-8")

@@ -193,7 +193,7 @@ class Run:
                     task.cancel()
         await fleet.stop()
         link = open_store(f"redis://127.0.0.1:{fleet.port}/0").link()
-        findings = await Checker(link, self._journal).check(live, followers, asked)
+        findings = await Checker(link, self._journal, fleet.probes()).check(live, followers, asked)
         findings.figures["sent twice with one message id"] = producer.repeated
         if not is_settled:
             findings.blame("lost", f"{self._journal.unfinished} unanswered for {SETTLE_S:g} s")

@@ -161,11 +161,11 @@ class Probing:
         assert lane is not None, "it is ready"
         assert row is not None, "it is not finished"
         suspect.lane = None
+        self._tell(suspect, row)  # before the mark, or a process could die of it without a word
         self._write(suspect, row._replace(probe=suspect.holding.ledger.token))
         self._probed = (suspect, lane)
         await self._until(lambda: self._is_written(suspect))
         if _is_marked(suspect) and lane.is_open and not suspect.holding.ledger.is_draining:
-            self._tell(suspect, row)
             limit_s = probe_limit_s(self._config.probe_s, row.crashes)
             self._begin(suspect, lane)
             if not await self._until(lambda: not _is_marked(suspect), limit_s):
