@@ -55,7 +55,7 @@ def test_every_scenario_reports_its_figures(tmp_path: Path):
         assert one["messages_per_s"] > 0
         assert one["server_cpu_us"] > 0
     rates = [pair[name]["messages_per_s"] for name in ("worker", "yardstick")]
-    assert report["drain"]["ratio_median"] == pytest.approx(rates[0] / rates[1])
+    assert report["drain"]["ratio"]["median"] == pytest.approx(rates[0] / rates[1])
     for name in ("server", "worker"):
         small, large = report["evict"][name]["us"]
         assert report["evict"][name]["ratio"] == pytest.approx(large / small)

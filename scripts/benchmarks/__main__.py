@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import platform
 import sys
@@ -17,12 +16,12 @@ import redis
 from wherry.config import Config
 from wherry.errors import WherryError
 
-from . import drain, evict, memory, ownership
+from . import drain, evict, loop, memory, ownership, roundtrip
 from .load import Mismatch
 from .store import BenchServer, running_server
 
 INTERRUPTED = 130
-SCENARIOS = ("drain", "evict", "memory", "handoff", "takeover", "exit", "scaling")
+SCENARIOS = ("drain", "roundtrip", "evict", "memory", "handoff", "takeover", "exit", "scaling")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,6 +35,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--scopes": 1_000,
         "--size": 200,
         "--pairs": 5,
+        "--trips": 2_000,
         "--evictions": 5_000,
         "--instances": 10_000,
         "--handoffs": 200,
@@ -43,12 +43,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--rounds": 10,
     }.items():
         parser.add_argument(flag, type=int, default=value, metavar="N")
+    parser.add_argument("--durable", action="store_true")
     parser.add_argument("--pools", type=int, nargs=2, default=[1_000, 10_000], metavar="N")
     options = parser.parse_args(arguments)
     for name in options.scenarios:
         if name not in SCENARIOS:
             parser.error(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}")
-    numbers = [value for value in vars(options).values() if isinstance(value, int)]
+    numbers = [value for value in vars(options).values() if type(value) is int]
     if min([*numbers, *options.pools]) < 1:
         parser.error("every number must be at least 1")
     if options.messages > options.scopes * Config().reply_length:
@@ -76,13 +77,12 @@ def run(
     server: BenchServer, directory: Path, wanted: Sequence[str], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Run the scenarios on one server; print as they go, return the figures."""
-    loop = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
     report: dict[str, Any] = {
         "server": server.name,
         "python": platform.python_version(),
-        "loop": loop,
+        "loop": loop.NAME,
     }
-    print(f"server {server.name}, Python {report['python']}, {loop}, default settings")
+    print(f"server {server.name}, Python {report['python']}, {loop.NAME}, default settings")
     scenarios: dict[str, Callable[[], dict[str, Any]]] = {
         "drain": lambda: drain.measure(
             server,
@@ -91,6 +91,10 @@ def run(
             scopes=options.scopes,
             size_bytes=options.size,
             pairs=options.pairs,
+            is_durable=options.durable,
+        ),
+        "roundtrip": lambda: roundtrip.measure(
+            server, directory, trips=options.trips, pairs=options.pairs
         ),
         "evict": lambda: evict.measure(server, directory, options.pools, options.evictions),
         "memory": lambda: memory.measure(server, directory, options.instances),

@@ -19,3 +19,12 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa:
     while True:
         message = await receive()
         await send({"type": "bench.reply", "n": message["n"], "data": message["data"]})
+
+
+async def tally(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer as `echo` does, and count the messages of the scope in its durable state."""
+    durable = scope["durable"]
+    while True:
+        message = await receive()
+        durable["count"] = durable.get("count", 0) + 1
+        await send({"type": "bench.reply", "n": message["n"], "data": message["data"]})

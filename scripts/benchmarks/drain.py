@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from . import load, yardstick
-from .process import running_worker
+from .process import TICK_S, running_worker
+from .spread import spread, told
 from .store import BenchServer
 
 
@@ -51,15 +51,23 @@ def measure(
     scopes: int,
     size_bytes: int,
     pairs: int,
+    is_durable: bool = False,
 ) -> dict[str, Any]:
-    """Run the pairs, who begins changing from pair to pair, and print them as they come."""
+    """Run the pairs, who begins changing from pair to pair, and print them as they come.
+
+    With durable state each message also changes what is kept for its scope; the loop has nothing
+    of the kind and stays as it is.
+    """
     names = [f"user-{number}" for number in range(scopes)]
-    print(f"drain: {messages} echo messages of {size_bytes} bytes over {scopes} scopes")
+    state = ", with durable state" if is_durable else ""
+    print(f"drain: {messages} echo messages of {size_bytes} bytes over {scopes} scopes{state}")
     print(f"{'pair':>4}  {'wherry run':^31}  {'bare loop':^31}  ratio")
     head = f"{'messages/s':>11}{'worker us':>10}{'redis us':>10}"
     print(f"{'':>4}  {head}  {head}", flush=True)
     runs: dict[str, Callable[[], Round]] = {
-        "worker": lambda: with_worker(server, directory, names, messages, size_bytes),
+        "worker": lambda: with_worker(
+            server, directory, names, messages, size_bytes, is_durable=is_durable
+        ),
         "yardstick": lambda: with_yardstick(server, names, messages, size_bytes),
     }
     results: list[tuple[Round, Round]] = []
@@ -70,20 +78,18 @@ def measure(
         results.append((ours, bare))
         ratio = ours.rate / bare.rate
         print(f"{pair + 1:>4}  {_columns(ours)}  {_columns(bare)}  {ratio:5.2f}", flush=True)
-    ratios = [ours.rate / bare.rate for ours, bare in results]
-    print(
-        f"ratio of the rates: median {median(ratios):.2f}, "
-        f"from {min(ratios):.2f} to {max(ratios):.2f}; every reply is right"
-    )
+    ratio = spread([ours.rate / bare.rate for ours, bare in results])
+    cpu_ratio = _cpu_ratio(results)
+    print(f"ratio of the rates: {told(ratio)}; every reply is right")
+    print(f"CPU of both processes for a message, to the loop's: {told(cpu_ratio)}", flush=True)
     return {
         "messages": messages,
         "scopes": scopes,
         "size_bytes": size_bytes,
+        "is_durable": is_durable,
         "pairs": [{"worker": o.figures(), "yardstick": b.figures()} for o, b in results],
-        "ratio_median": median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-        "worker_cpu_ratio": _cpu_ratio(results),
+        "ratio": ratio,
+        "cpu_ratio": cpu_ratio,
     }
 
 
@@ -95,11 +101,14 @@ def _columns(one: Round) -> str:
     )
 
 
-def _cpu_ratio(results: list[tuple[Round, Round]]) -> float:
-    """Median CPU of both processes for a message, ours by the yardstick's."""
-    return median(
-        (ours.worker_cpu_s + ours.server_cpu_s) / max(1e-9, bare.worker_cpu_s + bare.server_cpu_s)
-        for ours, bare in results
+def _cpu_ratio(results: list[tuple[Round, Round]]) -> dict[str, float]:
+    """CPU of both processes for a message, ours by the yardstick's."""
+    return spread(
+        [
+            (ours.worker_cpu_s + ours.server_cpu_s)
+            / max(TICK_S, bare.worker_cpu_s + bare.server_cpu_s)
+            for ours, bare in results
+        ]
     )
 
 
@@ -109,10 +118,14 @@ def with_worker(
     scopes: list[str],
     messages: int,
     size_bytes: int,
+    *,
+    is_durable: bool,
 ) -> Round:
     """Let a new ``wherry run`` drain; its start does not count, making its instances does."""
     server.client.flushall()
-    with running_worker(server.url, directory) as worker:
+    flags = ("--durable-state",) if is_durable else ()
+    application = "tally" if is_durable else "echo"
+    with running_worker(server.url, directory, *flags, application=application) as worker:
         load.wait_for_partitions(server.client)
         backlog = load.stage(server.client, scopes, messages, size_bytes, load.input_stream)
         worker_cpu_s, server_cpu_s = worker.cpu_s(), server.cpu_s()
@@ -121,6 +134,8 @@ def with_worker(
         worker_cpu_s = worker.cpu_s() - worker_cpu_s
         server_cpu_s = server.cpu_s() - server_cpu_s
         ended_s = load.verify(server.client, backlog, load.reply_stream, causes=True)
+        if is_durable:
+            load.verify_states(server.client, backlog)
     return Round(
         messages=messages,
         duration_s=ended_s - started_s,

@@ -190,3 +190,21 @@ def verify(
                 raise Mismatch(f"scope {scope}: entry {entry_id.decode()} is answered wrongly")
             last_ms = max(last_ms, at_ms)
     return last_ms / 1000
+
+
+def verify_states(client: redis.Redis, load: Load) -> None:
+    """Check that the durable state of each scope has counted each of its messages once.
+
+    Raises:
+        Mismatch: says where.
+    """
+    scopes = list(load.sent)
+    for start in range(0, len(scopes), _BATCH):
+        batch = scopes[start : start + _BATCH]
+        pipeline = client.pipeline(transaction=False)
+        for scope in batch:
+            pipeline.hget(KEYS.state(partition_of(scope, DEFAULT_PARTITIONS), scope), "state")
+        for scope, packed in zip(batch, cast("list[bytes]", pipeline.execute()), strict=True):
+            count = msgpack.unpackb(packed)["count"] if packed else 0
+            if count != len(load.sent[scope]):
+                raise Mismatch(f"scope {scope}: {count} of {len(load.sent[scope])} are counted")

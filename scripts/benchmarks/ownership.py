@@ -13,6 +13,7 @@ from typing import Any
 
 from . import fleet
 from .process import WorkerProcess, running_worker
+from .spread import percentiles
 from .store import BenchServer
 from .watching import Seen, watching
 
@@ -119,13 +120,7 @@ def _start(stack: ExitStack, server: BenchServer, directory: Path) -> WorkerProc
 
 
 def _told(what: str, spent_s: Sequence[float]) -> dict[str, Any]:
-    in_order = sorted(spent_s)
-    figures = {
-        "count": len(in_order),
-        "p50_ms": 1000 * in_order[len(in_order) // 2],
-        "p99_ms": 1000 * in_order[min(len(in_order) - 1, int(len(in_order) * 0.99))],
-        "max_ms": 1000 * in_order[-1],
-    }
+    figures = percentiles(spent_s)
     print(
         f"{what}, {figures['count']} times: p50 {figures['p50_ms']:.1f} ms, "
         f"p99 {figures['p99_ms']:.1f} ms, longest {figures['max_ms']:.1f} ms",
