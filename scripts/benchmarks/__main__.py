@@ -16,12 +16,22 @@ import redis
 from wherry.config import Config
 from wherry.errors import WherryError
 
-from . import drain, evict, loop, memory, ownership, roundtrip
+from . import drain, evict, idle, loop, memory, ownership, roundtrip
 from .load import Mismatch
 from .store import BenchServer, running_server
 
 INTERRUPTED = 130
-SCENARIOS = ("drain", "roundtrip", "evict", "memory", "handoff", "takeover", "exit", "scaling")
+SCENARIOS = (
+    "drain",
+    "roundtrip",
+    "idle",
+    "evict",
+    "memory",
+    "handoff",
+    "takeover",
+    "exit",
+    "scaling",
+)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,6 +46,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--size": 200,
         "--pairs": 5,
         "--trips": 2_000,
+        "--seconds": 30,
+        "--idle-instances": 10_000,
         "--evictions": 5_000,
         "--instances": 10_000,
         "--handoffs": 200,
@@ -96,6 +108,7 @@ def run(
         "roundtrip": lambda: roundtrip.measure(
             server, directory, trips=options.trips, pairs=options.pairs
         ),
+        "idle": lambda: idle.measure(server, directory, options.idle_instances, options.seconds),
         "evict": lambda: evict.measure(server, directory, options.pools, options.evictions),
         "memory": lambda: memory.measure(server, directory, options.instances),
         "handoff": lambda: ownership.handoff(server, directory, options.handoffs),

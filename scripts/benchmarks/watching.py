@@ -10,6 +10,7 @@ import contextlib
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ from .store import BenchServer
 
 _LINE = re.compile(r"(\d+\.\d+) \[\d+ (\S+)\] (.*)")
 _INPUT = re.compile(r'"\{' + re.escape(Config().namespace) + r':(\d+)\}:in"')
+_SCRIPT = "lua"
 _RELEASED = f'"PUBLISH" "{Keys(Config().namespace).released}" '
 
 
@@ -32,10 +34,12 @@ class Seen:
     Attributes:
         released: (instant, partition) of each release, in Unix seconds.
         reads: (instant, address, partitions) of each blocking read.
+        sent: command -> how often it was sent; what scripts call is not counted.
     """
 
     released: list[tuple[float, int]] = field(default_factory=lambda: [])
     reads: list[tuple[float, str, frozenset[int]]] = field(default_factory=lambda: [])
+    sent: Counter[str] = field(default_factory=lambda: Counter())
 
     def take(self, line: str) -> None:
         """Note a line of MONITOR, if it says anything here."""
@@ -43,6 +47,8 @@ class Seen:
         if parts is None:
             return
         at_s, address, command = float(parts[1]), parts[2], parts[3]
+        if address != _SCRIPT:
+            self.sent[command.split('"', 2)[1].upper()] += 1
         if command.startswith('"XREAD"'):
             self.reads.append((at_s, address, frozenset(map(int, _INPUT.findall(command)))))
         elif command.startswith(_RELEASED):
