@@ -154,6 +154,9 @@ def check_scope_id(scope_id: str) -> ScopeId:
 def outgoing_fields(outgoing: Outgoing) -> list[str | bytes]:
     """Flat field list of an input entry: name, value, name, value."""
     fields: list[str | bytes] = ["s", outgoing.scope_id, "m", outgoing.message]
+    further = outgoing.scope_keys or outgoing.inbox or outgoing.headers or outgoing.message_id
+    if not (further or outgoing.mark or outgoing.expires_unix_ms):
+        return fields  # as nearly all are
     for name, value in (
         ("c", outgoing.scope_keys),
         ("r", outgoing.inbox),

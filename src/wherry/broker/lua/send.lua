@@ -13,9 +13,13 @@ for i = 2, #KEYS do
 end
 while at <= #ARGV do
   local names, fields, known = ARGV[at], {}, false
-  for i = 1, #names do
-    fields[2 * i - 1] = string.sub(names, i, i)
-    fields[2 * i] = ARGV[at + i]
+  if names == 'sm' then  -- as nearly all are
+    fields = {'s', ARGV[at + 1], 'm', ARGV[at + 2]}
+  else
+    for i = 1, #names do
+      fields[2 * i - 1] = string.sub(names, i, i)
+      fields[2 * i] = ARGV[at + i]
+    end
   end
   at = at + 1 + #names
   local has_id = string.find(names, 'k', 1, true)
