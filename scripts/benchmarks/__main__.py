@@ -16,22 +16,13 @@ import redis
 from wherry.config import Config
 from wherry.errors import WherryError
 
-from . import drain, evict, idle, loop, memory, ownership, roundtrip
+from . import drain, evict, idle, loop, memory, ownership, roundtrip, send
 from .load import Mismatch
 from .store import BenchServer, running_server
 
 INTERRUPTED = 130
-SCENARIOS = (
-    "drain",
-    "roundtrip",
-    "idle",
-    "evict",
-    "memory",
-    "handoff",
-    "takeover",
-    "exit",
-    "scaling",
-)
+SCENARIOS = ["drain", "roundtrip", "send", "idle", "evict", "memory"]
+SCENARIOS += ["handoff", "takeover", "exit", "scaling"]
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -107,6 +98,13 @@ def run(
         ),
         "roundtrip": lambda: roundtrip.measure(
             server, directory, trips=options.trips, pairs=options.pairs
+        ),
+        "send": lambda: send.measure(
+            server,
+            messages=options.messages,
+            scopes=options.scopes,
+            size_bytes=options.size,
+            pairs=options.pairs,
         ),
         "idle": lambda: idle.measure(server, directory, options.idle_instances, options.seconds),
         "evict": lambda: evict.measure(server, directory, options.pools, options.evictions),
