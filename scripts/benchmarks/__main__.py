@@ -16,12 +16,12 @@ import redis
 from wherry.config import Config
 from wherry.errors import WherryError
 
-from . import drain, evict, idle, loop, memory, ownership, roundtrip, send
+from . import drain, evict, followers, idle, loop, memory, ownership, roundtrip, send
 from .load import Mismatch
 from .store import BenchServer, running_server
 
 INTERRUPTED = 130
-SCENARIOS = ["drain", "roundtrip", "send", "idle", "evict", "memory"]
+SCENARIOS = ["drain", "roundtrip", "send", "followers", "idle", "evict", "memory"]
 SCENARIOS += ["handoff", "takeover", "exit", "scaling"]
 
 
@@ -37,6 +37,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--size": 200,
         "--pairs": 5,
         "--trips": 2_000,
+        "--followed": 10_000,
+        "--rate": 1_000,
         "--seconds": 30,
         "--idle-instances": 10_000,
         "--evictions": 5_000,
@@ -105,6 +107,13 @@ def run(
             scopes=options.scopes,
             size_bytes=options.size,
             pairs=options.pairs,
+        ),
+        "followers": lambda: followers.measure(
+            server,
+            directory,
+            scopes=options.followed,
+            rate=options.rate,
+            seconds=options.seconds,
         ),
         "idle": lambda: idle.measure(server, directory, options.idle_instances, options.seconds),
         "evict": lambda: evict.measure(server, directory, options.pools, options.evictions),

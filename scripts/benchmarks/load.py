@@ -47,7 +47,7 @@ class Load:
     Attributes:
         sent: scope id -> (entry id, number) of each of its messages, in order.
         data: what each message carries beside its number.
-        streams: staged key -> key from which it will be read.
+        streams: key to which they were appended -> key from which they are read.
     """
 
     sent: dict[str, list[tuple[bytes, int]]]
