@@ -77,48 +77,64 @@ class _Tail:
     """The newest end of a stream that somebody follows.
 
     Attributes:
+        key: the stream.
         group: whose read covers it.
         followers: those who get what comes.
-        cursor: last id seen; None before somebody has caught up.
-        is_doubted: the connection was lost since the last read.
     """
 
+    key: str
     group: _Group
     followers: dict[Follower, None] = field(default_factory=lambda: {})
-    cursor: str | None = None
-    is_doubted: bool = False
+
+    @property
+    def cursor(self) -> str | None:
+        """Last id seen; None before somebody has caught up."""
+        return self.group.seen.get(self.key)
 
     def lag(self) -> None:
         for follower in self.followers:
             follower.lag()
 
     def fail(self, error: WherryError) -> None:
-        self.cursor = None
+        self.group.seen.pop(self.key, None)
         for follower in self.followers:
             follower.error = error
             follower.wake.set()
 
 
 class _Group:
-    """Streams that share one read; the source of its watcher."""
+    """Streams that share one read; the source of its watcher.
 
-    __slots__ = ("_partitions", "_session", "tails", "watcher")
+    Attributes:
+        tails: stream -> its end.
+        seen: stream -> last id seen, of those that are watched; kept ready for each read.
+        watcher: does the reading.
+    """
+
+    __slots__ = ("_doubted", "_partitions", "_session", "seen", "tails", "watcher")
 
     def __init__(self, session: Session, name: str) -> None:
         self._session = session
         self._partitions = session.known.partitions if session.known is not None else 0
         self.tails: dict[str, _Tail] = {}
+        self.seen: dict[str, str] = {}
+        self._doubted: set[str] = set()  # streams not read since the connection was lost
         self.watcher = Watcher(session, self, name=name, count=_COUNT)
 
+    def forget(self, key: str) -> None:
+        """Nobody follows this stream any more."""
+        del self.tails[key]
+        self.seen.pop(key, None)
+        self._doubted.discard(key)
+
     def cursors(self) -> Mapping[str, str]:
-        return {key: tail.cursor for key, tail in self.tails.items() if tail.cursor is not None}
+        return self.seen
 
     def before(self) -> Sequence[Command]:
         return ()
 
     def doubt(self) -> None:
-        for tail in self.tails.values():
-            tail.is_doubted = True
+        self._doubted = set(self.tails)
 
     async def deliver(self, found: Mapping[str, list[RawEntry]]) -> None:
         if await self._have_moved():
@@ -130,8 +146,8 @@ class _Group:
             tail = self.tails.get(key)
             if tail is None or tail.cursor is None:
                 continue
-            tail.cursor = entries[-1][0].decode()
-            tail.is_doubted = False
+            self.seen[key] = entries[-1][0].decode()
+            self._doubted.discard(key)
             if key not in gapless:
                 tail.lag()
                 continue
@@ -153,24 +169,23 @@ class _Group:
 
     async def _look_after_doubt(self) -> None:
         """See whether a replica took over that does not know what was read last."""
-        doubted = [
-            (tail, key, tail.cursor)
-            for key, tail in self.tails.items()
-            if tail.is_doubted and tail.cursor not in (None, ORIGIN)
-        ]
+        doubted = {
+            key: self.seen[key] for key in self._doubted if self.seen.get(key, ORIGIN) != ORIGIN
+        }
         if not doubted:
             return
         opened = await self._session.opened()
         try:
-            answers = await opened.link.calls(
-                [("XRANGE", key, cursor or ORIGIN, cursor or ORIGIN) for _, key, cursor in doubted]
-            )
+            async with self._session.reads:
+                answers = await opened.link.calls(
+                    [("XRANGE", key, cursor, cursor) for key, cursor in doubted.items()]
+                )
         except StoreUnavailable:
             return  # in doubt still
-        for (tail, _, _), kept in zip(doubted, answers, strict=True):
-            tail.is_doubted = False
-            if not kept or isinstance(kept, Exception):
-                tail.lag()
+        for key, kept in zip(doubted, answers, strict=True):
+            self._doubted.discard(key)
+            if (not kept or isinstance(kept, Exception)) and key in self.tails:
+                self.tails[key].lag()
 
     async def _find_gapless(self, found: Mapping[str, list[RawEntry]]) -> set[str]:
         """Streams where nothing can have been trimmed between the last read and this one.
@@ -184,16 +199,18 @@ class _Group:
             tail = self.tails.get(key)
             if tail is None or tail.cursor is None:
                 continue
-            if len(entries) == 1 and not tail.is_doubted and self._session.config.reply_length > 1:
+            is_doubted = key in self._doubted
+            if len(entries) == 1 and not is_doubted and self._session.config.reply_length > 1:
                 gapless.add(key)
             elif tail.cursor != ORIGIN:
                 asked.append((key, tail.cursor))
         if asked:
             opened = await self._session.opened()
             try:
-                answers = await opened.link.calls(
-                    [("XREVRANGE", key, cursor, "-", "COUNT", 1) for key, cursor in asked]
-                )
+                async with self._session.reads:
+                    answers = await opened.link.calls(
+                        [("XREVRANGE", key, cursor, "-", "COUNT", 1) for key, cursor in asked]
+                    )
             except StoreUnavailable:
                 return gapless
             for (key, _), kept in zip(asked, answers, strict=True):
@@ -203,10 +220,11 @@ class _Group:
 
     async def refused(self, error: WherryError) -> None:
         opened = await self._session.opened()
-        cursors = self.cursors()
-        answers = await opened.link.calls(
-            [("XREAD", "COUNT", 1, "STREAMS", key, cursor) for key, cursor in cursors.items()]
-        )
+        cursors = dict(self.seen)
+        async with self._session.reads:
+            answers = await opened.link.calls(
+                [("XREAD", "COUNT", 1, "STREAMS", key, cursor) for key, cursor in cursors.items()]
+            )
         guilty = {
             key: answer
             for key, answer in zip(cursors, answers, strict=True)
@@ -235,7 +253,7 @@ class Followers:
         """Begin to follow a stream; call `go_live` when all that it held was read."""
         tail = self._tails.get(key)
         if tail is None:
-            tail = _Tail(self._find_group())
+            tail = _Tail(key, self._find_group())
             self._tails[key] = tail.group.tails[key] = tail
         follower = Follower(key, since=tail.cursor)
         tail.followers[follower] = None
@@ -254,7 +272,7 @@ class Followers:
         if tail is None or follower.is_lagging:
             return False
         if tail.cursor is None:
-            tail.cursor = after
+            tail.group.seen[tail.key] = after
             for other in tail.followers:
                 other.since = after
             tail.group.watcher.changed()
@@ -270,7 +288,7 @@ class Followers:
             return
         group = tail.group
         del self._tails[follower.key]
-        del group.tails[follower.key]
+        group.forget(follower.key)
         if group.tails or len(self._groups) == 1:
             group.watcher.changed()
         else:

@@ -182,8 +182,11 @@ class Replies:
                 yield entry
                 continue
             follower.wake.clear()
+            if not self._due_at_s:
+                await follower.wake.wait()
+                continue
             try:
-                async with asyncio.timeout_at(self._due_at_s or None):
+                async with asyncio.timeout_at(self._due_at_s):
                     await follower.wake.wait()
             except TimeoutError:
                 yield None

@@ -18,7 +18,7 @@ from ..model import Partition, partition_of
 from .tasks import Tasks
 
 _LOOK_AGAIN_S = 5.0
-_READS_AT_ONCE = 4
+_READS_AT_ONCE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +49,8 @@ class Session:
         config: settings, with the namespace and the partition count asked for.
         keys: key names of the namespace.
         tasks: the client's background tasks.
-        reads: lets a few page reads go at a time, so that ten thousand of them do not open
-            ten thousand connections.
+        reads: lets a few short reads and wake-ups go at a time, so that ten thousand followers do
+            not open a connection each.
     """
 
     __slots__ = (

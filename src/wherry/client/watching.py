@@ -18,6 +18,8 @@ from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 from .session import Opened, Session
 from .tasks import Backoff
 
+REST_S = 0.00005
+"""After a read that brought something, for each stream that it covered."""
 _UNBLOCK_TRIES = 3
 _CUT_AGAIN_S = 0.05
 
@@ -26,7 +28,7 @@ class Source(Protocol):
     """Whose streams are watched."""
 
     def cursors(self) -> Mapping[str, str]:
-        """Stream -> id behind which to read; empty ends the reading."""
+        """Stream -> id behind which to read; empty ends the reading. It may change later."""
         ...
 
     def before(self) -> Sequence[Command]:
@@ -148,13 +150,17 @@ class Watcher:
             return False
         if found is not None:
             await self._source.deliver(found)
+        if found:
+            # A read costs as much as it has streams, however little it brings: what comes in the
+            # next moment is brought together.
+            await asyncio.sleep(REST_S * len(self._source.cursors()))
         return True
 
     async def _read_cut(self) -> dict[str, list[RawEntry]] | None:
         """The read itself; None if it was cut short."""
         link = self._link or await self._connect(await self._session.opened())
         # Asked for only now: from here to the start of the read nothing can change them.
-        cursors = self._source.cursors()
+        cursors = dict(self._source.cursors())
         if self._is_stopping or not cursors:
             return None
         work = read_streams(
@@ -216,7 +222,8 @@ class Watcher:
     async def _unblock(self) -> bool:
         opened = await self._session.opened()
         try:
-            return await opened.link.call("CLIENT", "UNBLOCK", self._client_id) == 1
+            async with self._session.reads:
+                return await opened.link.call("CLIENT", "UNBLOCK", self._client_id) == 1
         except (StoreRefused, StoreError):
             self._can_unblock = False
         except StoreUnavailable:
