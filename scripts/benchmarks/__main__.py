@@ -16,12 +16,12 @@ import redis
 from wherry.config import Config
 from wherry.errors import WherryError
 
-from . import drain, evict, followers, idle, loop, memory, ownership, roundtrip, send
+from . import drain, evict, followers, idle, loop, memory, micro, ownership, roundtrip, send
 from .load import Mismatch
 from .store import BenchServer, running_server
 
 INTERRUPTED = 130
-SCENARIOS = ["drain", "roundtrip", "send", "followers", "idle", "evict", "memory"]
+SCENARIOS = ["drain", "roundtrip", "send", "followers", "idle", "evict", "memory", "micro"]
 SCENARIOS += ["handoff", "takeover", "exit", "scaling"]
 
 
@@ -42,7 +42,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--seconds": 30,
         "--idle-instances": 10_000,
         "--evictions": 5_000,
-        "--instances": 10_000,
+        "--instances": 100_000,
+        "--batches": 50,
         "--handoffs": 200,
         "--takeovers": 100,
         "--rounds": 10,
@@ -118,6 +119,7 @@ def run(
         "idle": lambda: idle.measure(server, directory, options.idle_instances, options.seconds),
         "evict": lambda: evict.measure(server, directory, options.pools, options.evictions),
         "memory": lambda: memory.measure(server, directory, options.instances),
+        "micro": lambda: micro.measure(options.batches),
         "handoff": lambda: ownership.handoff(server, directory, options.handoffs),
         "takeover": lambda: ownership.takeover(server, directory, options.takeovers),
         "exit": lambda: ownership.exits(server, directory, options.rounds),

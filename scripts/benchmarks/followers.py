@@ -21,6 +21,8 @@ from .spread import percentiles
 from .store import BenchServer
 
 _SIZE_BYTES = 200
+_WARMING_S = 2
+"""A new connection looks once whether it reads from the server that was read before."""
 
 
 def measure(
@@ -39,7 +41,11 @@ def measure(
         others = _connections(client)
         with running_followers(server.url, scopes) as following:
             following.wait_ready()
-            targets = random.Random(1).choices(names, k=rate * seconds)
+            choose = random.Random(1)
+            warming = choose.choices(names, k=rate * _WARMING_S)
+            warm = pace(client, warming, rate, _SIZE_BYTES, load.input_stream)
+            verify(warm, following.await_replies(warm.count))
+            targets = choose.choices(names, k=rate * seconds)
             before_s = [cpu_s(following.pid), worker.cpu_s(), server.cpu_s()]
             sent = pace(client, targets, rate, _SIZE_BYTES, load.input_stream)
             taken = following.await_replies(sent.count)

@@ -2,7 +2,7 @@
 
     python -m scripts.benchmarks.following URL SCOPES
 
-says ``ready`` when it follows them all. After a line on its input that says how many replies to
+says ``ready`` when it follows them all. After each line on its input that says how many replies to
 await it says what came, as JSON: for each reply its scope, its number, and the ms to the follower's
 hand, from its writing and from the appending of the message that it answers. Their ids carry the
 server's time; both run on one computer. Each scope must have one reply to begin with.
@@ -48,12 +48,13 @@ class _Crowd:
                 for _ in followers:
                     await self._live.acquire()
             print("ready", flush=True)
-            wanted = int(await asyncio.to_thread(sys.stdin.readline))
-            while len(self._taken) < wanted:
-                self._news.clear()
-                async with asyncio.timeout(_QUIET_S):
-                    await self._news.wait()
-            print(json.dumps(self._taken), flush=True)
+            while wanted := int(await asyncio.to_thread(sys.stdin.readline) or 0):
+                while len(self._taken) < wanted:
+                    self._news.clear()
+                    async with asyncio.timeout(_QUIET_S):
+                        await self._news.wait()
+                print(json.dumps(self._taken), flush=True)
+                self._taken.clear()
             for one in followers:
                 one.cancel()
 
@@ -120,6 +121,7 @@ def running_followers(url: str, scopes: int) -> Iterator[Following]:
     ) as process:
         try:
             yield Following(process)
+            process.communicate()  # the end of its input is that of the following
         except BaseException:
             process.kill()
             raise
