@@ -27,7 +27,7 @@ from wherry.broker.streams import RawEntry
 from wherry.broker.wire import Keys, Meta
 from wherry.config import Config
 from wherry.engine.ledger import Ledger
-from wherry.model import EntryId, Partition, Token
+from wherry.model import EntryId, Partition, Token, partition_of
 from wherry.runtime.holding import Holding
 from wherry.runtime.window import Room
 from wherry.worker import Worker, _Links
@@ -41,7 +41,7 @@ from .spread import spread
 PARTS = ("route", "turn", "encode", "pack", "settle")
 _BATCH = 1_000
 _PARTITIONS = 8
-_SCOPES = 248
+_SCOPES = 250
 _SIZE_BYTES = 200
 _HEADER = 6
 _ANSWER = 4
@@ -144,10 +144,12 @@ async def _carry_batch(
 
 
 def _raw_entries(number: int, partition: Partition) -> list[RawEntry]:
+    names = [f"user-{one}" for one in range(_SCOPES)]
+    scopes = [one for one in names if partition_of(one, _PARTITIONS) == partition]
     data = payload(_SIZE_BYTES)
     entries: list[RawEntry] = []
     for place in range(_BATCH // _PARTITIONS):
         message = msgpack.packb({"type": "bench.echo", "n": place, "data": data})
-        scope = b"user-%d-%d" % (partition, place % (_SCOPES // _PARTITIONS))
+        scope = scopes[place % len(scopes)].encode()
         entries.append((b"%d-%d" % (number + 1, place), [b"s", scope, b"m", message]))
     return entries
