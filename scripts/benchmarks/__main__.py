@@ -16,12 +16,25 @@ import redis
 from wherry.config import Config
 from wherry.errors import WherryError
 
-from . import drain, evict, followers, idle, loop, memory, micro, ownership, roundtrip, send
+from . import (
+    drain,
+    evict,
+    followers,
+    idle,
+    loop,
+    memory,
+    micro,
+    ownership,
+    plot,
+    roundtrip,
+    scale,
+    send,
+)
 from .load import Mismatch
 from .store import BenchServer, running_server
 
 INTERRUPTED = 130
-SCENARIOS = ["drain", "roundtrip", "send", "followers", "idle", "evict", "memory", "micro"]
+SCENARIOS = ["drain", "roundtrip", "send", "followers", "idle", "evict", "memory", "micro", "scale"]
 SCENARIOS += ["handoff", "takeover", "exit", "scaling"]
 
 
@@ -43,12 +56,18 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--idle-instances": 10_000,
         "--evictions": 5_000,
         "--instances": 100_000,
+        "--windows": 5,
         "--batches": 50,
         "--handoffs": 200,
         "--takeovers": 100,
         "--rounds": 10,
     }.items():
         parser.add_argument(flag, type=int, default=value, metavar="N")
+    parser.add_argument("--paced", type=int, metavar="N")
+    parser.add_argument("--scale-scopes", type=int, default=1_000_000, metavar="N")
+    parser.add_argument("--scale-workers", type=int, default=8, metavar="N")
+    parser.add_argument("--window", type=float, default=4.0, metavar="S")
+    parser.add_argument("--plot", type=Path, metavar="FILE")
     parser.add_argument("--durable", action="store_true")
     parser.add_argument("--pools", type=int, nargs=2, default=[1_000, 10_000], metavar="N")
     options = parser.parse_args(arguments)
@@ -119,6 +138,7 @@ def run(
         "idle": lambda: idle.measure(server, directory, options.idle_instances, options.seconds),
         "evict": lambda: evict.measure(server, directory, options.pools, options.evictions),
         "memory": lambda: memory.measure(server, directory, options.instances),
+        "scale": lambda: _scale(server, directory, options),
         "micro": lambda: micro.measure(options.batches),
         "handoff": lambda: ownership.handoff(server, directory, options.handoffs),
         "takeover": lambda: ownership.takeover(server, directory, options.takeovers),
@@ -128,6 +148,25 @@ def run(
     for name in wanted:
         print()
         report[name] = scenarios[name]()
+    return report
+
+
+def _scale(server: BenchServer, directory: Path, options: argparse.Namespace) -> dict[str, Any]:
+    most = {"workers": options.scale_workers, "scopes": options.scale_scopes}
+    axes = {
+        axis: tuple(one for one in values if one <= most.get(axis, one))
+        for axis, values in scale.AXES.items()
+    }
+    report = scale.measure(
+        server,
+        directory,
+        axes=axes,
+        rate=options.paced,
+        seconds=options.window,
+        rounds=options.windows,
+    )
+    if options.plot is not None:
+        plot.write(options.plot, report, axes, scale.USUAL)
     return report
 
 

@@ -18,6 +18,7 @@ from wherry.model import Partition, partition_of
 
 from .load import KEYS, STALL_S
 from .process import WorkerProcess
+from .space import DEFAULT, Space
 
 SCOPES = 400
 RATE = 150
@@ -25,11 +26,11 @@ _TICK_S = 0.1
 _LOOK_S = 0.02
 
 
-def owners(client: redis.Redis) -> list[int]:
+def owners(client: redis.Redis, space: Space = DEFAULT) -> list[int]:
     """Process id of each partition's owner, 0 without."""
     pipeline = client.pipeline(transaction=False)
-    for number in range(DEFAULT_PARTITIONS):
-        pipeline.hget(KEYS.lease(Partition(number)), "owner")
+    for lease in space.leases():
+        pipeline.hget(lease, "owner")
     names = cast("list[bytes | None]", pipeline.execute())
     return [int(name.rsplit(b"-", 2)[1]) if name else 0 for name in names]
 
@@ -42,12 +43,14 @@ def epochs(client: redis.Redis) -> list[int]:
     return [int(one or 0) for one in cast("list[bytes | None]", pipeline.execute())]
 
 
-def wait_for_balance(client: redis.Redis, workers: list[WorkerProcess]) -> None:
+def wait_for_balance(
+    client: redis.Redis, workers: list[WorkerProcess], space: Space = DEFAULT
+) -> None:
     """Return when these workers own all partitions and their shares differ by one at most."""
     pids = {one.pid for one in workers}
     until_s = time.monotonic() + STALL_S
     while True:
-        counts = Counter(owners(client))
+        counts = Counter(owners(client, space))
         if counts.keys() == pids and max(counts.values()) - min(counts.values()) <= 1:
             return
         for one in workers:

@@ -163,7 +163,12 @@ def read_answers(
 
 
 def verify(
-    client: redis.Redis, load: Load, stream_of: Callable[[str], str], *, causes: bool
+    client: redis.Redis,
+    load: Load,
+    stream_of: Callable[[str], str],
+    *,
+    causes: bool,
+    is_tail: bool = False,
 ) -> float:
     """Check that each message was answered once, in order, rightly.
 
@@ -172,6 +177,7 @@ def verify(
         load: what was sent.
         stream_of: where a scope's replies stand.
         causes: whether replies name the entry that they answer.
+        is_tail: there may be older answers, and of many the newest `Config.reply_length` are kept.
 
     Returns:
         Instant of the last answer by the server's clock, in Unix seconds.
@@ -180,8 +186,10 @@ def verify(
         Mismatch: says where.
     """
     last_ms = 0
-    for scope, answers in read_answers(client, list(load.sent), stream_of):
-        sent = load.sent[scope]
+    for scope, found in read_answers(client, list(load.sent), stream_of):
+        answers, sent = found, load.sent[scope]
+        if is_tail:
+            answers, sent = _tails(answers, sent)
         if len(answers) != len(sent):
             raise Mismatch(f"scope {scope}: {len(answers)} answers to {len(sent)} messages")
         for (entry_id, number), (at_ms, packed, cause) in zip(sent, answers, strict=True):
@@ -190,6 +198,16 @@ def verify(
                 raise Mismatch(f"scope {scope}: entry {entry_id.decode()} is answered wrongly")
             last_ms = max(last_ms, at_ms)
     return last_ms / 1000
+
+
+def _tails(
+    answers: list[Answer], sent: list[tuple[bytes, int]]
+) -> tuple[list[Answer], list[tuple[bytes, int]]]:
+    """The newest answers, and what they must belong to."""
+    kept = min(len(answers), len(sent))
+    if kept >= Config().reply_length:
+        sent = sent[-kept:]
+    return answers[-len(sent) :], sent
 
 
 def verify_states(client: redis.Redis, load: Load) -> None:
