@@ -57,6 +57,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--evictions": 5_000,
         "--instances": 100_000,
         "--windows": 5,
+        "--most-workers": 8,
+        "--most-partitions": 256,
+        "--most-scopes": 1_000_000,
         "--batches": 50,
         "--handoffs": 200,
         "--takeovers": 100,
@@ -64,8 +67,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     }.items():
         parser.add_argument(flag, type=int, default=value, metavar="N")
     parser.add_argument("--paced", type=int, metavar="N")
-    parser.add_argument("--scale-scopes", type=int, default=1_000_000, metavar="N")
-    parser.add_argument("--scale-workers", type=int, default=8, metavar="N")
     parser.add_argument("--window", type=float, default=4.0, metavar="S")
     parser.add_argument("--plot", type=Path, metavar="FILE")
     parser.add_argument("--durable", action="store_true")
@@ -75,7 +76,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if name not in SCENARIOS:
             parser.error(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}")
     numbers = [value for value in vars(options).values() if type(value) is int]
-    if min([*numbers, *options.pools]) < 1:
+    if min([*numbers, *options.pools]) < 1 or options.window <= 0:
         parser.error("every number must be at least 1")
     if options.messages > options.scopes * Config().reply_length:
         parser.error("too many messages for so few scopes: their reply streams would be trimmed")
@@ -152,9 +153,13 @@ def run(
 
 
 def _scale(server: BenchServer, directory: Path, options: argparse.Namespace) -> dict[str, Any]:
-    most = {"workers": options.scale_workers, "scopes": options.scale_scopes}
+    most = {
+        "workers": options.most_workers,
+        "partitions": options.most_partitions,
+        "scopes": options.most_scopes,
+    }
     axes = {
-        axis: tuple(one for one in values if one <= most.get(axis, one))
+        axis: tuple(one for one in values if one <= most[axis])
         for axis, values in scale.AXES.items()
     }
     report = scale.measure(
