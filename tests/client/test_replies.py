@@ -6,12 +6,13 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from tests.client.owner import Owner, add_reply, cost_of_reading, heard, owner, until
+from tests.client.owner import Owner, add_reply, commands_sent, cost_of_reading, heard, owner, until
 from tests.servers import Server
 from tests.servers_plugin import StartServer
 from wherry.broker.connect import Link, open_store
 from wherry.client import Client
 from wherry.client.followers import STREAMS_PER_READ
+from wherry.client.watching import REST_S
 from wherry.config import Config
 from wherry.errors import (
     ClientClosed,
@@ -408,9 +409,14 @@ async def test_followers_share_connections(start_server: StartServer):
         followers = [client.replies(f"s{n}", follow=True) for n in range(count)]
         firsts = [asyncio.create_task(anext(one)) for one in followers]
         await is_live(client, count)
-        connections = (await worker.link.call("CLIENT", "LIST")).decode().splitlines()
-        assert sum("flags=b" in line for line in connections) == 3
-        assert len(connections) <= 3 + 1 + 4 + 3
+        connections: list[str] = []
+
+        async def all_read() -> bool:
+            connections[:] = (await worker.link.call("CLIENT", "LIST")).decode().splitlines()
+            return sum("flags=b" in line for line in connections) == 3
+
+        await until(all_read)
+        assert len(connections) <= 3 + 1 + 3 + 3
         for number in (0, STREAMS_PER_READ, count - 1):
             await worker.emit(None, f"s{number}", *heard(number))
             assert seen([await firsts[number]]) == [number]
@@ -421,6 +427,25 @@ async def test_followers_share_connections(start_server: StartServer):
             await one.aclose()
         assert client._followers._tails == {}
         await until(lambda: len(client._followers._groups) == 1)
+
+
+async def test_what_comes_in_a_moment_is_brought_by_one_read(redis_url: str):
+    """A read costs as much as it has streams: one for each reply would cost many times as much."""
+    count = 400
+    async with Client(redis_url) as client, owner(redis_url) as worker:
+        followers = [client.replies(f"s{n}", follow=True) for n in range(count)]
+        firsts = [asyncio.create_task(anext(one)) for one in followers]
+        await is_live(client, count)
+        keys = [(await key_of(client, f"s{n}"))[1] for n in range(count)]
+        before = (await commands_sent(worker.link)).get("xread", 0)
+        started_s = time.monotonic()
+        for number, key in enumerate(keys):
+            await add_reply(worker.link, key, number)
+        assert seen([await first for first in firsts]) == list(range(count))
+        most = (time.monotonic() - started_s) / (REST_S * count) + 2
+        assert (await commands_sent(worker.link))["xread"] - before <= most
+        for one in followers:
+            await one.aclose()
 
 
 async def test_change_of_followers_takes_effect_at_once(redis_url: str):

@@ -186,7 +186,8 @@ class Session:
 
     async def _look_again(self) -> Opened:
         opened, wanted = await self.opened(), self.config.partitions
-        count = await read_partition_count(opened.link, self.keys)
+        async with self.reads:
+            count = await read_partition_count(opened.link, self.keys)
         if wanted is not None and count not in (None, wanted):
             raise StoreIncompatible(
                 f"namespace {self.config.namespace!r} was made anew with {count} partitions, but "
