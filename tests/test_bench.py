@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ import msgpack
 import pytest
 import redis
 
-from scripts.benchmarks import followers, load, scale
+from scripts.benchmarks import followers, load, roundtrip, scale, send
 from scripts.benchmarks.__main__ import parse
 from scripts.benchmarks.process import ROOT, cpu_s, resident_bytes
 from scripts.benchmarks.relay import relaying
@@ -259,6 +260,39 @@ def test_a_follower_that_was_given_something_else_is_found(numbers: list[int]):
     followers.verify(sent, [("a", number, 0.0, 0.0) for number in range(3)])
     with pytest.raises(load.Mismatch, match="scope a"):
         followers.verify(sent, [("a", number, 0.0, 0.0) for number in numbers])
+
+
+@pytest.mark.parametrize("numbers", [[0], [1, 0], [0, 1, 1]])
+def test_what_was_not_sent_as_it_was_given_is_found(client: redis.Redis, numbers: list[int]):
+    items: list[send.Item] = [("a", {"type": "bench.echo", "n": number}) for number in range(2)]
+
+    def append(stream: str, numbers: list[int]) -> list[str]:
+        entries = [{"s": "a", "m": msgpack.packb(items[number][1])} for number in numbers]
+        return [cast("bytes", client.xadd(stream, cast("Any", one))).decode() for one in entries]
+
+    ids = append("right", [0, 1])
+    send.verify(client, ["right"], items, ids)
+    append("wrong", numbers)
+    for stream, said in (("wrong", []), ("right", ids[::-1])):
+        with pytest.raises(load.Mismatch):
+            send.verify(client, [stream], items, said)
+
+
+@pytest.mark.parametrize(
+    ("number", "cause", "is_right"), [(0, b"1-0", True), (1, b"1-0", False), (0, b"2-0", False)]
+)
+def test_a_wrong_reply_of_a_round_trip_is_found(number: int, cause: bytes, *, is_right: bool):
+    who = roundtrip.Answerer(
+        pid=0,
+        stream_of=load.input_stream,
+        replies_of=load.reply_stream,
+        names_causes=True,
+    )
+    reply = {"type": "bench.reply", "n": number, "data": load.payload(200)}
+    flat = [b"m", cast("bytes", msgpack.packb(reply)), b"i", cause]
+    answers = [(roundtrip.Sent(0, 0.0, b"1-0"), flat)]
+    with contextlib.nullcontext() if is_right else pytest.raises(load.Mismatch):
+        roundtrip.verify(who, answers, load.payload(200))
 
 
 async def test_round_trips_are_counted(redis_url: str):

@@ -134,7 +134,7 @@ def answering(server: BenchServer, directory: Path, side: str, messages: int) ->
 
 
 @dataclass(slots=True)
-class _Sent:
+class Sent:
     """A message on its way."""
 
     number: int
@@ -153,12 +153,12 @@ class Traffic:
         self._cursors = {who.replies_of(scope).encode(): b"0-0" for scope in scopes}
         self._scope_of = dict(zip(self._cursors, scopes, strict=True))
         self._sent = 0
-        self._answers: list[tuple[_Sent, list[bytes]]] = []
+        self._answers: list[tuple[Sent, list[bytes]]] = []
 
     def run(self, count: int) -> list[float]:
         """Send so many messages; return the seconds from each to its reply."""
         messages = iter([self._pack(self._sent + one) for one in range(count)])
-        under_way: dict[bytes, _Sent] = {}
+        under_way: dict[bytes, Sent] = {}
         spent_s: list[float] = []
         due = list(self._cursors)[:count]
         while len(spent_s) < count:
@@ -182,8 +182,8 @@ class Traffic:
         return spent_s
 
     def _write(
-        self, due: list[bytes], messages: Iterator[bytes], under_way: dict[bytes, _Sent]
-    ) -> list[_Sent]:
+        self, due: list[bytes], messages: Iterator[bytes], under_way: dict[bytes, Sent]
+    ) -> list[Sent]:
         """Append a message for each reply stream that is due, and ask for replies."""
         commands: list[tuple[Any, ...]] = []
         for key in due:
@@ -192,23 +192,32 @@ class Traffic:
             commands.append(("XADD", stream, "*", "s", scope, "m", next(messages)))
         read = ("XREAD", "BLOCK", _BLOCK_MS, "STREAMS", *self._cursors, *self._cursors.values())
         now_s = time.perf_counter()
-        sent = [_Sent(self._sent + place, now_s) for place in range(len(due))]
+        sent = [Sent(self._sent + place, now_s) for place in range(len(due))]
         self._sent += len(due)
         under_way.update(zip(due, sent, strict=True))
         self._connection.write([*commands, read])
         return sent
 
     def verify(self) -> None:
-        """Check every reply: the right content, and that of the right message."""
-        for sent, flat in self._answers:
-            fields = dict(zip(flat[::2], flat[1::2], strict=True))
-            wanted = {"type": "bench.reply", "n": sent.number, "data": self._data}
-            is_right = msgpack.unpackb(fields[b"m"]) == wanted
-            if not is_right or (self._who.names_causes and fields[b"i"] != sent.entry_id):
-                raise load.Mismatch(f"entry {sent.entry_id.decode()} is answered wrongly")
+        """Check every reply; raises Mismatch as `verify` does."""
+        verify(self._who, self._answers, self._data)
 
     def _pack(self, number: int) -> bytes:
         return msgpack.packb({"type": "bench.echo", "n": number, "data": self._data})
+
+
+def verify(who: Answerer, answers: list[tuple[Sent, list[bytes]]], data: str) -> None:
+    """Check every reply: the right content, and that of the right message.
+
+    Raises:
+        Mismatch: says which.
+    """
+    for sent, flat in answers:
+        fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        wanted = {"type": "bench.reply", "n": sent.number, "data": data}
+        is_right = msgpack.unpackb(fields[b"m"]) == wanted
+        if not is_right or (who.names_causes and fields[b"i"] != sent.entry_id):
+            raise load.Mismatch(f"entry {sent.entry_id.decode()} is answered wrongly")
 
 
 def _columns(one: Trips) -> str:

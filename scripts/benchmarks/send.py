@@ -124,7 +124,7 @@ def with_client(server: BenchServer, items: list[Item]) -> Sending:
     with asyncio.Runner(loop_factory=new_loop) as runner:
         sending, ids = runner.run(send())
     streams = [load.KEYS.entries(Partition(number)) for number in range(DEFAULT_PARTITIONS)]
-    _verify(server.client, streams, items, ids)
+    verify(server.client, streams, items, ids)
     return sending
 
 
@@ -141,11 +141,11 @@ def with_pipeline(server: BenchServer, items: list[Item]) -> Sending:
         pipeline.execute()
     sending = clock.read()
     client.close()
-    _verify(server.client, [yardstick.STREAM], items, [])
+    verify(server.client, [yardstick.STREAM], items, [])
     return sending
 
 
-def _verify(client: redis.Redis, streams: list[str], items: list[Item], ids: list[str]) -> None:
+def verify(client: redis.Redis, streams: list[str], items: list[Item], ids: list[str]) -> None:
     """Each message stands there once, those of a scope in order; and so say the ids returned."""
     wanted: dict[str, list[bytes]] = {}
     for scope, message in items:
