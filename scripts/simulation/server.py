@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -65,6 +66,10 @@ class Server(MemoryServer):
             setattr(self, name, value)
         self._set_clock()
         self.desk = _Desk(self)
+
+    def close(self) -> None:
+        """Let other stores in memory name their entries by the computer's time again."""
+        stream_module.time = time
 
     def time(self) -> float:
         """Seconds since 1970, where fakeredis asks the computer."""

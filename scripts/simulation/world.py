@@ -118,7 +118,10 @@ class World:
             self.loop.agenda.thaw(member.name)
         self.producer.is_dead = True
         self.loop.set_exception_handler(lambda *_: None)
-        self.loop.finish()
+        try:
+            self.loop.finish()
+        finally:
+            self.server.close()
 
     def find(self, what: str) -> None:
         """Something is wrong."""

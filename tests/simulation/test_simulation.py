@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from scripts.simulation.points import POINTS, kinds_of, learn_scripts
 from scripts.simulation.story import play
 from tests.simulation.mutants import CAUGHT_BY, MOST, MUTANTS, catch
+from wherry import Client
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(80)
@@ -33,6 +36,16 @@ def test_every_effect_happens_once_and_in_order_whatever_strikes():
 def test_seed_takes_the_same_way_each_time():
     assert play(95).trace == play(95).trace
     assert play(95).trace != play(96).trace
+
+
+def test_other_stores_keep_the_computers_time():
+    async def send() -> str:
+        async with Client("memory://beside-a-world") as client:
+            return await client.send("scope", {"type": "say"})
+
+    play(95)
+    sent_ms = int(asyncio.run(send()).partition("-")[0])
+    assert abs(sent_ms / 1000 - time.time()) < 3600
 
 
 def test_seed_takes_the_same_way_whatever_strings_hash_to():
