@@ -134,10 +134,11 @@ class Faults:
         return await self._drain(victim, before, is_replaced=False)
 
     async def _drain(self, victim: WorkerProcess, before: Look, *, is_replaced: bool) -> bool:
+        """A scaling that does not count leaves the fleet's size alone, lest it drift away."""
         self._field.fleet.signal(victim, signal.SIGTERM)
         counts = await self._still_owns(victim, before)
         await self._field.fleet.wait_end(victim)
-        if is_replaced:
+        if is_replaced or not counts:
             await self._field.fleet.start()
         return counts
 
@@ -158,12 +159,21 @@ class Faults:
         """Counts if the fleet was at work and the new worker got partitions."""
         before = await self._field.lookout.look()
         added = await self._field.fleet.start()
+        added.is_struck = True
+        counts = await self._gets_partitions(added) and bool(before and before.first)
+        added.is_struck = False
+        if not counts and added in self._field.fleet.workers:
+            self._field.fleet.signal(added, signal.SIGTERM)
+            await self._field.fleet.wait_end(added)
+        return counts
+
+    async def _gets_partitions(self, added: WorkerProcess) -> bool:
         try:
             async with asyncio.timeout(JOIN_S):
                 while added.process.returncode is None:
                     look = await self._field.lookout.look()
                     if look is not None and look.holds(added.pid):
-                        return bool(before and before.first)
+                        return True
                     await asyncio.sleep(LOOK_AGAIN_S)
         except TimeoutError:
             pass

@@ -69,7 +69,7 @@ class Server(MemoryServer):
 
     def close(self) -> None:
         """Let other stores in memory name their entries by the computer's time again."""
-        stream_module.time = time
+        stream_module.time = time  # pyright: ignore[reportPrivateImportUsage] - as above
 
     def time(self) -> float:
         """Seconds since 1970, where fakeredis asks the computer."""
