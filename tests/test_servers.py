@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.servers import Server, available_servers
 from tests.servers_plugin import StartServer
@@ -55,7 +57,12 @@ def test_password_is_required_and_part_of_the_url(start_server: StartServer):
     server = start_server(password="secret")
     with redis.Redis.from_url(server.url) as client:
         assert client.ping()
-    with redis.Redis(port=server.port) as client, pytest.raises(redis.AuthenticationError):
+    # By default the client tries again for seconds.
+    once = Retry(NoBackoff(), retries=0)
+    with (
+        redis.Redis(port=server.port, retry=once) as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
         client.ping()
 
 

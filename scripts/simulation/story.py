@@ -49,7 +49,7 @@ def _determined(seed: int) -> Generator[None]:
     """Let nothing depend on chance, memory addresses or the collector."""
     begin = asyncio.TaskGroup.__init__
     token_hex, was_enabled = secrets.token_hex, gc.isenabled()
-    source = random.Random(seed)
+    chance, source = random.getstate(), random.Random(seed)
 
     def begin_in_order(group: Any) -> None:
         begin(group)
@@ -67,6 +67,7 @@ def _determined(seed: int) -> Generator[None]:
     finally:
         asyncio.TaskGroup.__init__ = begin  # type: ignore[method-assign]
         secrets.token_hex = token_hex
+        random.setstate(chance)
         if was_enabled:
             gc.enable()
 
