@@ -100,6 +100,21 @@ async def test_probes_are_found_in_the_logs_of_the_workers(tmp_path: Path):
     assert fleet.probes() == {("s", "1-0"): 2, ("s", "2-0"): 1}
 
 
+async def test_workers_that_ended_are_replaced_once_though_two_look(tmp_path: Path):
+    async with Proxy() as proxy:
+        fleet = Fleet(proxy, 1, tmp_path, ["no_such_setting=1"])
+        try:
+            for ended in [await fleet.start(), await fleet.start()]:
+                assert await ended.process.wait() == 2
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(2):
+                    tasks.create_task(fleet.replace_ended())
+            assert fleet.ended == {2: 2}
+            assert [one.name for one in fleet.workers] == ["worker-3", "worker-4"]
+        finally:
+            await fleet.kill()
+
+
 def _run(directory: Path, *flags: str) -> Awaitable[asyncio.subprocess.Process]:
     """A fault run whose temporary folder is ours."""
     return asyncio.create_subprocess_exec(

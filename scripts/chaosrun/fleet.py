@@ -101,8 +101,10 @@ class Fleet:
 
     async def replace_ended(self) -> None:
         """Replace workers that ended by themselves, as a supervisor does."""
-        for worker in [one for one in self.workers if one.process.returncode is not None]:
+        ended = [one for one in self.workers if one.process.returncode is not None]
+        for worker in ended:  # before the first await: other tasks replace what has ended, too
             self.workers.remove(worker)
+        for worker in ended:
             code = worker.process.returncode or 0
             if code == UNREACHABLE and not self._was_ready(worker):
                 self.not_started += 1
