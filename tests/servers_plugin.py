@@ -119,8 +119,8 @@ def pytest_sessionstart() -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Let a process of pytest-xdist hand what it used to the one that says it."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput[_USED] = dict(_used)
+    handed: dict[str, object] = getattr(session.config, "workeroutput", {})
+    handed[_USED] = dict(_used)
 
 
 @pytest.hookimpl(optionalhook=True)

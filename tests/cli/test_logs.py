@@ -16,11 +16,16 @@ LOGGER = logging.getLogger("wherry")
 
 
 @pytest.fixture(autouse=True)
-def restored_logger() -> Iterator[None]:
-    before = (LOGGER.level, LOGGER.propagate, LOGGER.disabled, list(LOGGER.handlers))
+def restored_loggers() -> Iterator[None]:
+    """Ours as it was, and others no more off than they were: `dictConfig` switches off all."""
+    before = (LOGGER.level, LOGGER.propagate, list(LOGGER.handlers))
+    known = logging.root.manager.loggerDict.values()
+    were_off = {one: one.disabled for one in known if isinstance(one, logging.Logger)}
     yield
-    LOGGER.level, LOGGER.propagate, LOGGER.disabled, LOGGER.handlers = before
+    LOGGER.level, LOGGER.propagate, LOGGER.handlers = before
     LOGGER.setLevel(before[0])
+    for one, was_off in were_off.items():
+        one.disabled = was_off
 
 
 def fail(hooks: Hooks) -> None:

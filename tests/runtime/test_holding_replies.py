@@ -27,7 +27,6 @@ async def slow(scope: Any, receive: Any, send: Any) -> None:
 def test_a_reply_held_for_long_is_told_once(
     flushes: bool, times: int, caplog: pytest.LogCaptureFixture
 ):
-    logging.getLogger("wherry").disabled = False  # as uvicorn's configuration leaves it
     with caplog.at_level(logging.WARNING), Harness(slow, lifespan="off") as harness:
         for _ in range(3):
             harness.send("alice", {"type": "ask", "flushes": flushes})

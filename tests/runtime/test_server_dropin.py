@@ -633,9 +633,6 @@ def test_run_says_that_it_was_interrupted(base: Any, caplog: pytest.LogCaptureFi
         raise KeyboardInterrupt
 
     server = make_server(base, echo, handle=handle)
-    for name in ("asgiref.server", "wherry"):
-        # Configuring logging, as uvicorn and Django do, disables loggers that exist.
-        logging.getLogger(name).disabled = False
     with caplog.at_level(logging.INFO):
         server.run()
     assert [record.getMessage() for record in caplog.records] == ["Exiting due to Ctrl-C/interrupt"]
