@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from scripts.ports import free_port
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -122,7 +124,7 @@ class Server:
             return
         self._reap()
         for _ in range(_ATTEMPTS if self.port == 0 else 1):
-            port = self.port or _free_port()
+            port = self.port or free_port()
             if self._start_on(port):
                 self.port = port
                 return
@@ -191,8 +193,10 @@ class Server:
         return self.is_running
 
     def _answers(self) -> bool:
+        """Whether it does so itself, and no other server that was given the same port."""
+        ours = b"process_id:%d\r" % self.pid
         try:
-            return self.command("PING").startswith(b"+PONG")
+            return self.command("PING").startswith(b"+PONG") and ours in self.command("INFO")
         except OSError:
             return False
 
@@ -213,9 +217,3 @@ def _encode(*words: str) -> bytes:
     encoded = [word.encode() for word in words]
     parts = [b"*%d\r\n" % len(encoded), *(b"$%d\r\n%b\r\n" % (len(w), w) for w in encoded)]
     return b"".join(parts)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -16,7 +16,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ import jsonschema
 import pytest
 import yaml
 
+from scripts.ports import free_port
 from tests.servers import available_servers, wait_until
 from wherry import Config
 
@@ -94,12 +94,6 @@ def test_producer_runs_only_when_asked_for():
     assert [name for name, one in compose()["services"].items() if "profiles" in one] == [
         "producer"
     ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 Instruction = tuple[str, str]

@@ -12,6 +12,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from scripts.ports import free_port
+from tests import servers
 from tests.servers import Server, available_servers
 from tests.servers_plugin import StartServer
 
@@ -71,6 +73,14 @@ def test_paused_server_can_be_stopped(start_server: StartServer):
     server.pause()
     server.stop()
     assert not server.is_running
+
+
+def test_answer_of_another_server_on_the_port_is_not_taken_for_its_own(
+    start_server: StartServer, redis_server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    ports = iter([redis_server.port, free_port()])
+    monkeypatch.setattr(servers, "free_port", lambda: next(ports))
+    assert start_server().port != redis_server.port
 
 
 def test_server_that_does_not_start_shows_its_log(start_server: StartServer):

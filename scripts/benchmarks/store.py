@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import Any, cast
 import redis
 
 from wherry.broker.embedded_files import find_binary
+
+from ..ports import free_port
 
 START_S = 10.0
 
@@ -54,7 +55,7 @@ def running_server(directory: Path, binary: str | None) -> Iterator[BenchServer]
             else the one of the extra ``server``.
     """
     program = find_binary(binary)
-    port = _free_port()
+    port = free_port()
     command = [str(program), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     command += ["--appendonly", "no", "--dir", str(directory)]
     with (directory / "server.log").open("wb") as log:
@@ -82,9 +83,3 @@ def _wait_for(client: redis.Redis, process: subprocess.Popen[bytes], log: Path) 
                 print(log.read_text(errors="replace"), file=sys.stderr)
                 raise
             time.sleep(0.01)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

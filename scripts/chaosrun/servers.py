@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import cast
 
 import redis
+
+from ..ports import free_port
 
 START_S = 30.0
 SYNC_S = 60.0
@@ -33,9 +34,7 @@ class Server:
     def __init__(self, directory: Path, program: str) -> None:
         self._program = program
         self._directory = directory
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"redis://127.0.0.1:{self.port}/0"
 

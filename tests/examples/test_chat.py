@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ import redis.asyncio
 
 from examples.chat.model import answer_to
 from examples.chat.web import format_event, server_sent_events
+from scripts.ports import free_port
 from tests.examples.processes import Running, processes
 from wherry import Client, Reply, Restarted
 from wherry.model import EntryId, ScopeId, partition_of
@@ -129,9 +129,7 @@ async def site(
     """A web server and workers as processes, and a client for real HTTP."""
     async with processes() as started:
         living = [await started.worker(APPLICATION, url, *FLAGS, env=env) for _ in range(workers)]
-        listener = socket.create_server(("127.0.0.1", 0))
-        with listener:
-            port = listener.getsockname()[1]
+        port = free_port()
         web = await started.python(
             *("-m", "uvicorn", "--factory", "examples.chat.web:create_app", "--port", str(port)),
             env={"WHERRY_URL": url, "WHERRY_NAMESPACE": "chat", "CHAT_HEARTBEAT_S": "0.2"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from scripts.ports import free_port
 from tests.examples.processes import ROOT, processes
 from wherry import Client
 
@@ -52,8 +52,7 @@ def test_snippets_run(page: str, count: int):
 @pytest.mark.limit_s(60)
 async def test_fastapi_page(redis_url: str, tmp_path: Path):
     assert write_files("fastapi.md", tmp_path) == ["worker.py", "web.py"]
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     async with processes() as started:
         place = ("--app-dir", str(tmp_path))
         worker = await started.worker("worker:application", redis_url, "--durable-state", *place)
