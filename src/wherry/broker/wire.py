@@ -21,6 +21,8 @@ SCOPE_ID_BYTES = 512
 """Longest scope id."""
 
 _packer = msgpack.Packer(use_bin_type=True)
+_FLOAT = 0xCB
+"""First byte of a packed float. To look for one byte costs a tenth of looking for ``bytes``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +104,8 @@ def pack(value: object, what: str, name: str = "") -> bytes:
             f"{_called(what, name)} cannot be packed: {error}; use None, bool, int (64 bits), "
             "float, str, bytes, list and dict only"
         ) from error
-    # NaN and the infinities are packed as cb 7f.. or cb ff..; the exact look is taken only
-    # when those bytes occur.
-    if b"\xcb" in data and (b"\xcb\x7f" in data or b"\xcb\xff" in data):
-        _refuse_odd_floats(value, _called(what, name))
+    if _FLOAT in data:
+        _refuse_odd_floats(data, value, what, name)
     return data
 
 
@@ -209,16 +209,22 @@ def scope_id_problem(scope_id: str) -> str:
     return f"has {size} bytes, more than {SCOPE_ID_BYTES}" if size > SCOPE_ID_BYTES else ""
 
 
-def _refuse_odd_floats(value: object, what: str) -> None:
+def _refuse_odd_floats(data: bytes, value: object, what: str, name: str) -> None:
+    """NaN and the infinities begin with cb 7f or cb ff; without these bytes there are none."""
+    if b"\xcb\x7f" in data or b"\xcb\xff" in data:
+        _refuse_odd(value, _called(what, name))
+
+
+def _refuse_odd(value: object, what: str) -> None:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise MessageError(f"{what} holds {value}, which JSON and many languages cannot read")
     elif isinstance(value, Mapping):
         for item in cast("Mapping[object, object]", value).values():
-            _refuse_odd_floats(item, what)
+            _refuse_odd(item, what)
     elif isinstance(value, list | tuple):
         for item in cast("Sequence[object]", value):
-            _refuse_odd_floats(item, what)
+            _refuse_odd(item, what)
 
 
 def _refuse_extension(code: int, _data: bytes) -> Any:

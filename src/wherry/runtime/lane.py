@@ -282,16 +282,19 @@ class Lane(Record):
 
     def take(self, instance: Instance) -> Any:
         """See `wherry.runtime.instance.Post`."""
-        items = self.input_queue.items
-        if not items or not self.is_open or not self._host.policy.begin(self, items[0]):
+        inbox = self.input_queue
+        if not inbox.items or not self.is_open:
+            return NOTHING
+        policy = self._host.policy
+        if not policy.begin(self, inbox.items[0]):
             return NOTHING
         self.is_busy = True
-        item = self.input_queue.take()
-        if items and instance.waiters:
+        item = inbox.take()
+        if instance.waiters and inbox.items:
             instance.wake()
         if isinstance(item, Delivery):
             instance.unfinished.append(item)
-            return self._host.policy.open(self, item)
+            return policy.open(self, item)
         return item
 
     def rest(self, instance: Instance) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..broker.commits import Bury
-from ..broker.entries import read_entry
+from ..broker.entries import read_entry, read_id
 from ..broker.streams import RawEntry
 from ..config import Config
 from ..hooks import Hooks
-from ..model import BadEntry, Entry, EntryId, ScopeId
+from ..model import BadEntry, Entry, ScopeId
 from .clock import Clock
 from .committer import Committer
 from .delivery import Delivery, expiry_of, has_expired
@@ -50,13 +50,15 @@ class Router:
         """
         ledger, partition = holding.ledger, holding.ledger.partition
         most, limit_bytes = self._config.in_flight_per_partition, self._config.message_bytes
+        free = min(room.entries, most - ledger.in_flight)
         for raw_id, flat in raw:
-            entry_id = EntryId(raw_id.decode())
+            entry_id = read_id(raw_id)
             if not ledger.knows(entry_id):
-                if room.entries <= 0 or room.size_bytes <= 0 or ledger.in_flight >= most:
+                if free <= 0 or room.size_bytes <= 0:
                     return False
                 entry = read_entry(partition, entry_id, flat, limit_bytes)
                 if self._take(holding, entry):
+                    free -= 1
                     room.entries -= 1
                     room.size_bytes -= entry.size_bytes
             ledger.cursor = entry_id
@@ -64,11 +66,12 @@ class Router:
 
     def _take(self, holding: Holding, entry: Entry | BadEntry) -> bool:
         """Take an entry in hand; False if its scope has no room for it."""
+        ledger = holding.ledger
         if isinstance(entry, BadEntry):
-            holding.ledger.hold(entry.id, entry.size_bytes)
+            ledger.hold(entry.id, entry.size_bytes)
             self._bury(holding, entry)
             return True
-        track = holding.track(entry.scope_id)
+        track = holding.tracks.get(entry.scope_id) or holding.track(entry.scope_id)
         lane = track.lane
         if (
             (lane is not None and len(lane.input_queue.items) >= self._config.scope_waiting)
@@ -77,9 +80,9 @@ class Router:
         ):
             holding.deferred.add(entry.scope_id, entry.id)
             return False
-        holding.ledger.hold(entry.id, entry.size_bytes)
+        ledger.hold(entry.id, entry.size_bytes)
         if not self.deliver(track, entry):
-            holding.ledger.forget(entry.id)
+            ledger.forget(entry.id)
             holding.deferred.add(entry.scope_id, entry.id)
             return False
         return True
@@ -90,7 +93,7 @@ class Router:
         Returns:
             False if it must be deferred again.
         """
-        entry_id = EntryId(raw[0].decode())
+        entry_id = read_id(raw[0])
         entry = read_entry(track.holding.partition, entry_id, raw[1], self._config.message_bytes)
         if isinstance(entry, BadEntry):
             self._bury(track.holding, entry)

@@ -106,7 +106,7 @@ class Tracked:
 
     def rest(self, lane: Lane) -> bool:
         """Whether a resting lane may be ended: nothing of its scope is under way."""
-        track = cast("Track | None", lane.tracking)
+        track: Track | None = lane.tracking
         if self.gate is not None:
             self.gate.look()
         return track is None or not track.outstanding
