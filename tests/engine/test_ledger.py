@@ -21,7 +21,7 @@ def test_entries_in_hand_are_counted():
     book.hold(ONE, 10)
     book.hold(TWO, 5)
     assert (book.in_flight, book.in_flight_bytes, book.epoch) == (2, 15, "7")
-    book.finish(ONE, 0, 0)
+    book.finish([ONE], 0, 0)
     assert (book.in_flight, book.in_flight_bytes) == (1, 5)
     book.forget(TWO)
     book.forget(TWO)
@@ -38,7 +38,7 @@ def test_entry_is_not_held_twice():
 def test_tombstone_stays_while_a_read_sent_before_is_unanswered():
     book = ledger()
     book.hold(ONE, 1)
-    book.finish(ONE, reads_sent=5, reads_answered=4)
+    book.finish([ONE], reads_sent=5, reads_answered=4)
     assert book.knows(ONE)
     book.answered(4)
     assert book.knows(ONE)
@@ -49,7 +49,7 @@ def test_tombstone_stays_while_a_read_sent_before_is_unanswered():
 def test_without_a_read_under_way_there_is_no_tombstone():
     book = ledger()
     book.hold(ONE, 1)
-    book.finish(ONE, reads_sent=5, reads_answered=5)
+    book.finish([ONE], reads_sent=5, reads_answered=5)
     assert not book.knows(ONE)
 
 
@@ -86,7 +86,7 @@ def test_no_tombstone_outlives_the_reads_that_need_it(steps: list[str]):
             number += 1
             entry_id = EntryId(f"{number}-0")
             book.hold(entry_id, 1)
-            book.finish(entry_id, sent, answered)
+            book.finish([entry_id], sent, answered)
             if sent > answered:
                 needed[entry_id] = sent
         elif step == "send" and sent == answered:

@@ -24,12 +24,14 @@ def filled(*items: Any, wake: Callable[[], None] = nothing) -> Inbox:
     return inbox
 
 
-def test_each_put_wakes():
+def test_what_is_put_where_nothing_was_wakes():
     woken: list[int] = []
     inbox = Inbox(lambda: woken.append(len(inbox)))
     inbox.put_nowait("a")
     inbox.put_nowait("b")
-    assert woken == [1, 2]
+    inbox.drain()
+    inbox.put_nowait("c")
+    assert woken == [1, 1]
 
 
 def test_items_come_out_in_order_and_what_is_put_back_first():

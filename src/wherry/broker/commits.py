@@ -253,9 +253,11 @@ class _Encoder:
 
     def encode_all(self, operations: Sequence[Operation], arguments: list[Argument]) -> None:
         """Append the arguments of all operations; most are a reply to a message and no more."""
+        outs = self._outs
         for operation in operations:
             if isinstance(operation, Answer):
-                out = self._outs.get(operation.scope_id) or self._out(operation.scope_id)
+                scope_id = operation.scope_id
+                out = outs.get(scope_id) or self._out(scope_id)
                 arguments += ("a", operation.entry_id, out, operation.reply)
             else:
                 arguments += self._encode(operation)

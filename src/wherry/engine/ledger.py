@@ -9,6 +9,7 @@ read executed before the commit and parsed after it would deliver the entry twic
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ..model import ORIGIN, EntryId, Partition, Token, id_key
@@ -35,7 +36,7 @@ class Ledger:
     rewinds: int = 0
     in_flight_bytes: int = 0
     _held: dict[EntryId, int] = field(default_factory=lambda: {})
-    _buried: deque[tuple[int, EntryId]] = field(default_factory=lambda: deque())
+    _buried: deque[tuple[int, Collection[EntryId]]] = field(default_factory=lambda: deque())
     _tombstones: set[EntryId] = field(default_factory=lambda: set())
 
     @property
@@ -58,18 +59,22 @@ class Ledger:
         self._held[entry_id] = size_bytes
         self.in_flight_bytes += size_bytes
 
-    def finish(self, entry_id: EntryId, reads_sent: int, reads_answered: int) -> None:
-        """Its commit is acknowledged; keep a tombstone while a read is on its way.
+    def finish(
+        self, entry_ids: Collection[EntryId], reads_sent: int, reads_answered: int
+    ) -> None:
+        """Their commits are acknowledged; keep tombstones while a read is on its way.
 
         Args:
-            entry_id: the entry.
+            entry_ids: the entries.
             reads_sent: reads sent so far.
             reads_answered: reads answered so far, at most ``reads_sent``.
         """
-        self.in_flight_bytes -= self._held.pop(entry_id, 0)
+        held = self._held
+        for entry_id in entry_ids:
+            self.in_flight_bytes -= held.pop(entry_id, 0)
         if reads_sent > reads_answered:
-            self._tombstones.add(entry_id)
-            self._buried.append((reads_sent, entry_id))
+            self._tombstones.update(entry_ids)
+            self._buried.append((reads_sent, entry_ids))
 
     def forget(self, entry_id: EntryId) -> None:
         """Let go of an entry that was not finished; a later read brings it again."""
@@ -78,7 +83,7 @@ class Ledger:
     def answered(self, reads_answered: int) -> None:
         """Reads up to this number were answered, or their connection is closed."""
         while self._buried and self._buried[0][0] <= reads_answered:
-            self._tombstones.discard(self._buried.popleft()[1])
+            self._tombstones.difference_update(self._buried.popleft()[1])
 
     def advance(self, entry_id: EntryId) -> None:
         """Everything up to this id has been read."""

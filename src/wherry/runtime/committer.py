@@ -30,7 +30,7 @@ from ..broker.scripts import Script, run_many
 from ..broker.wire import Keys
 from ..errors import StoreRefused, StoreUnavailable, WherryError
 from ..hooks import Hooks
-from ..model import Partition, ScopeId
+from ..model import ScopeId
 from .holding import Holding, Track
 from .outage import Outage
 
@@ -119,8 +119,8 @@ class Committer:
         self._retention = retention
         self._hooks = hooks
         self._desk = desk
-        self._queues: dict[Partition, _Queue] = {}
-        self._ready: dict[Partition, _Queue] = {}
+        self._queues: dict[Holding, _Queue] = {}
+        self._ready: dict[Holding, _Queue] = {}
         self._work = asyncio.Event()
         self._is_sending = False
 
@@ -134,21 +134,25 @@ class Committer:
         holding = track.holding
         if holding.is_lost:
             return
-        partition = holding.ledger.partition
-        queue = self._queues.get(partition)
-        if queue is None or queue.holding is not holding:
-            queue = self._queues[partition] = _Queue(holding)
+        queue = self._queues.get(holding)
+        if queue is None:
+            queue = self._make_queue(holding)
         track.outstanding += 1
         queue.waiting.append((operation, track))
         queue.waiting_bytes += operation.size_bytes
-        if not queue.in_flight and partition not in self._ready:
-            self._ready[partition] = queue
+        if not queue.in_flight and holding not in self._ready:
+            self._ready[holding] = queue
             self._work.set()
+
+    def _make_queue(self, holding: Holding) -> _Queue:
+        self._queues = {one: queue for one, queue in self._queues.items() if not one.is_lost}
+        queue = self._queues[holding] = _Queue(holding)
+        return queue
 
     def withdraw(self, holding: Holding, scope_id: ScopeId) -> list[Operation]:
         """Take back what is queued for a scope and not sent yet."""
-        queue = self._queues.get(holding.partition)
-        if queue is None or queue.holding is not holding:
+        queue = self._queues.get(holding)
+        if queue is None:
             return []
         taken = [one for one in queue.waiting if one[0].scope_id == scope_id]
         if taken:
@@ -160,24 +164,23 @@ class Committer:
 
     def discard(self, holding: Holding) -> None:
         """Forget everything of a lost partition."""
-        queue = self._queues.get(holding.partition)
-        if queue is not None and queue.holding is holding:
-            del self._queues[holding.partition]
-            self._ready.pop(holding.partition, None)
+        queue = self._queues.pop(holding, None)
+        if queue is not None:
+            self._ready.pop(holding, None)
             queue.wake()
 
     async def flush(self, holding: Holding) -> None:
         """Wait until everything of a partition is acknowledged, or it is lost."""
         while not holding.is_lost:
-            queue = self._queues.get(holding.partition)
-            if queue is None or queue.holding is not holding or queue.is_empty:
+            queue = self._queues.get(holding)
+            if queue is None or queue.is_empty:
                 return
             await self._wait(queue)
 
     async def wait_room(self, holding: Holding) -> None:
         """Wait until a partition's queue is below its bound."""
         while not holding.is_lost:
-            queue = self._queues.get(holding.partition)
+            queue = self._queues.get(holding)
             if queue is None or (
                 len(queue.waiting) < QUEUE_LIMIT and queue.waiting_bytes < QUEUE_LIMIT_BYTES
             ):
@@ -210,7 +213,7 @@ class Committer:
         for queue in queues:
             if queue.in_flight and not queue.holding.is_lost:
                 queue.is_resent = True
-                self._ready[queue.holding.partition] = queue
+                self._ready[queue.holding] = queue
                 self._work.set()
 
     async def _send(self, queues: Sequence[_Queue]) -> None:
@@ -269,16 +272,20 @@ class Committer:
         queue.in_flight, queue.is_resent = [], False
         holding = queue.holding
         if are_all_done(answer, len(sent)):
-            for operation, _ in sent:
-                if isinstance(operation, Emit):
-                    queue.emitted = operation.number
+            if holding.emits > queue.emitted:
+                self._note_emits(queue, sent)
             self._desk.settle_done(holding, sent)
         else:
             self._settle(queue, sent, answer, was_resent=was_resent)
         if queue.waiting and not holding.is_lost:
-            self._ready[holding.partition] = queue
+            self._ready[holding] = queue
             self._work.set()
         queue.wake()
+
+    def _note_emits(self, queue: _Queue, sent: Sequence[Sent]) -> None:
+        for operation, _ in sent:
+            if isinstance(operation, Emit):
+                queue.emitted = operation.number
 
     def _settle(
         self, queue: _Queue, sent: Sequence[Sent], answer: object, *, was_resent: bool

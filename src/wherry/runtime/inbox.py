@@ -31,7 +31,7 @@ class Inbox:
     maxsize = 0
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        """Call ``wake`` when there is something to take."""
+        """Call ``wake`` when there is something to take and was nothing before."""
         self.items: deque[Item] | tuple[()] = ()
         self._wake: Callable[[], None] | None = wake
         self._forward: Callable[[Item], None] | None = None
@@ -46,7 +46,7 @@ class Inbox:
         if isinstance(items, tuple):
             items = self.items = deque()
         items.append(item)
-        if self._wake is not None:
+        if len(items) == 1 and self._wake is not None:
             self._wake()
 
     async def put(self, item: Item) -> None:

@@ -81,7 +81,10 @@ class Router:
             holding.deferred.add(entry.scope_id, entry.id)
             return False
         ledger.hold(entry.id, entry.size_bytes)
-        if not self.deliver(track, entry):
+        is_plain = not (entry.expires_unix_ms or holding.attempts or holding.takeover)
+        if is_plain and lane is not None and lane.is_open:
+            lane.input_queue.put_nowait(Delivery(entry))
+        elif not self.deliver(track, entry):
             ledger.forget(entry.id)
             holding.deferred.add(entry.scope_id, entry.id)
             return False

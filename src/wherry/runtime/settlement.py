@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..broker.commits import COMMITS, FINISHING, Bury, Emit, Fail, Operation, Outcome
+from ..broker.commits import COMMITS, FINISHING, Answer, Bury, Emit, Fail, Operation, Outcome
 from ..hooks import Hooks
 from ..model import EntryId, ScopeId, id_key
 from .committer import Committer, Result, Sent
@@ -47,14 +47,18 @@ class Settlement:
         if holding.is_lost:
             return
         rested: list[Track] = []
+        finished: list[EntryId] = []
         for operation, track in sent:
-            if isinstance(operation, FINISHING):
-                self._finish(holding, operation.entry_id)
+            if isinstance(operation, Answer):
+                finished.append(operation.entry_id)
+            elif isinstance(operation, FINISHING):
+                finished.append(operation.entry_id)
                 if isinstance(operation, Bury) and operation.attempts:
                     self._tell(holding, operation)
             track.outstanding -= 1
             if not track.outstanding or holding.deferred.count:
                 rested.append(track)
+        self._finish(holding, finished)
         for track in rested:
             if track.settled and not track.outstanding:
                 track.wake()
@@ -76,7 +80,7 @@ class Settlement:
                 result.outcome is Outcome.ALREADY and not isinstance(operation, COMMITS)
             ):
                 if isinstance(operation, FINISHING):
-                    self._finish(holding, operation.entry_id)
+                    self._finish(holding, [operation.entry_id])
                 if isinstance(operation, Bury) and operation.attempts:
                     self._tell(holding, operation)
                 result.track.acknowledge()
@@ -109,7 +113,7 @@ class Settlement:
             if result.outcome is Outcome.BAD:
                 guilty[scope_id] = result
             if result.outcome is Outcome.ALREADY and isinstance(operation, COMMITS):
-                self._finish(holding, operation.entry_id)
+                self._finish(holding, [operation.entry_id])
             else:
                 in_hand.setdefault(scope_id, {}).update(_entry_of(operation))
             self._hooks.detail(
@@ -159,10 +163,11 @@ class Settlement:
             del holding.tracks[track.scope_id]
         return in_hand
 
-    def _finish(self, holding: Holding, entry_id: EntryId) -> None:
-        holding.ledger.finish(entry_id, self._reads.sent, self._reads.answered)
+    def _finish(self, holding: Holding, entry_ids: Sequence[EntryId]) -> None:
+        holding.ledger.finish(entry_ids, self._reads.sent, self._reads.answered)
         if holding.attempts:
-            holding.forget(entry_id)
+            for entry_id in entry_ids:
+                holding.forget(entry_id)
 
     def _rest(self, track: Track) -> None:
         """Something of a scope is acknowledged: it may have room, or be idle now."""
