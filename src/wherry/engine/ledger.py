@@ -34,15 +34,16 @@ class Ledger:
     is_draining: bool = False
     cursor: EntryId = ORIGIN
     rewinds: int = 0
+    in_flight: int = 0
     in_flight_bytes: int = 0
     _held: dict[EntryId, int] = field(default_factory=lambda: {})
     _buried: deque[tuple[int, Collection[EntryId]]] = field(default_factory=lambda: deque())
     _tombstones: set[EntryId] = field(default_factory=lambda: set())
 
     @property
-    def in_flight(self) -> int:
-        """Number of entries held."""
-        return len(self._held)
+    def has_tombstones(self) -> bool:
+        """Whether there is something that `answered` may end."""
+        return bool(self._buried)
 
     @property
     def epoch(self) -> str:
@@ -57,11 +58,10 @@ class Ledger:
         """Take an entry in hand."""
         assert entry_id not in self._held, "an entry is in hand once"
         self._held[entry_id] = size_bytes
+        self.in_flight += 1
         self.in_flight_bytes += size_bytes
 
-    def finish(
-        self, entry_ids: Collection[EntryId], reads_sent: int, reads_answered: int
-    ) -> None:
+    def finish(self, entry_ids: Collection[EntryId], reads_sent: int, reads_answered: int) -> None:
         """Their commits are acknowledged; keep tombstones while a read is on its way.
 
         Args:
@@ -72,6 +72,7 @@ class Ledger:
         held = self._held
         for entry_id in entry_ids:
             self.in_flight_bytes -= held.pop(entry_id, 0)
+        self.in_flight = len(held)
         if reads_sent > reads_answered:
             self._tombstones.update(entry_ids)
             self._buried.append((reads_sent, entry_ids))
@@ -79,6 +80,7 @@ class Ledger:
     def forget(self, entry_id: EntryId) -> None:
         """Let go of an entry that was not finished; a later read brings it again."""
         self.in_flight_bytes -= self._held.pop(entry_id, 0)
+        self.in_flight = len(self._held)
 
     def answered(self, reads_answered: int) -> None:
         """Reads up to this number were answered, or their connection is closed."""

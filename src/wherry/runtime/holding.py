@@ -249,6 +249,7 @@ class Holdings:
         """Entries in hand and their bytes."""
         count = size = 0
         for holding in self._by_partition.values():
-            count += holding.ledger.in_flight
-            size += holding.ledger.in_flight_bytes
+            ledger = holding.ledger
+            count += ledger.in_flight
+            size += ledger.in_flight_bytes
         return count, size

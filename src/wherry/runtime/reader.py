@@ -104,6 +104,7 @@ class Reader:
         self._links = links
         self._connects = 0
         self._keys = Keys(config.namespace)
+        self._names: dict[Partition, str] = {}  # of input streams, as they are asked for
         self._config = config
         self._holdings = holdings
         self._reads = reads
@@ -204,12 +205,12 @@ class Reader:
             if (
                 waiting is not None
                 and self._gate.has_room()
-                and waiting.is_outdated(self._selection.readable())
+                and self._selection.is_outdated(waiting)
             ):
                 await self._interrupt(self._reads.sent)
 
     async def _read(self, choice: Choice) -> None:
-        by_key = {self._keys.entries(one.ledger.partition): one for one in choice.rewinds}
+        by_key = {self._name(one.ledger.partition): one for one in choice.rewinds}
         cursors = {key: holding.ledger.cursor for key, holding in by_key.items()}
         # After one that stayed without an answer the next one does not block: it is a proof.
         is_brief = choice.is_partial or self._reads.waiting_since_s
@@ -236,17 +237,23 @@ class Reader:
     ) -> None:
         room = self._selection.window.room()
         backlogged: list[Holding] = []
-        for key, holding in by_key.items():
-            if holding.is_lost or holding.ledger.is_draining:
+        for key, entries in answer.items():
+            holding = by_key[key]
+            ledger = holding.ledger
+            if holding.is_lost or ledger.is_draining or ledger.rewinds != choice.rewinds[holding]:
                 continue
-            if holding.ledger.rewinds != choice.rewinds[holding]:
-                continue
-            entries = answer.get(key, ())
             if not self._router.route(holding, entries, room) or len(entries) >= choice.count:
                 backlogged.append(holding)
         self._selection.note(choice.rewinds, backlogged)
         for holding in self._holdings.all():
-            holding.ledger.answered(self._reads.answered)
+            if holding.ledger.has_tombstones:
+                holding.ledger.answered(self._reads.answered)
+
+    def _name(self, partition: Partition) -> str:
+        name = self._names.get(partition)
+        if name is None:
+            name = self._names[partition] = self._keys.entries(partition)
+        return name
 
     async def _interrupt(self, read: int) -> None:
         """Let a blocking read return at once; where that is forbidden, close its connection."""

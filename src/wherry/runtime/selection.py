@@ -37,13 +37,6 @@ class Choice:
     count: int
     is_partial: bool
 
-    def is_outdated(self, readable: Iterable[Holding]) -> bool:
-        """Whether it leaves out what can be read, or waits behind an old cursor."""
-        return not self.rewinds.keys() >= set(readable) or any(
-            holding.ledger.rewinds != rewinds or holding.is_lost or holding.ledger.is_draining
-            for holding, rewinds in self.rewinds.items()
-        )
-
 
 class Selection:
     """Chooses for one worker.
@@ -61,10 +54,6 @@ class Selection:
         self._holdings = holdings
         self._backlogged: dict[Holding, None] = {}  # least recently read first
 
-    def readable(self) -> dict[Holding, None]:
-        """The partitions that may be read, as far as each goes for itself."""
-        return {one: None for one in self._holdings.all() if self.window.has_space(one)}
-
     def choose(self, turn: int, *, is_settling: bool) -> Choice | None:
         """What to read, None: nothing now.
 
@@ -79,14 +68,17 @@ class Selection:
         free, in_flight = self.window.free(), self._config.in_flight
         if not free or (is_settling and free < min(BATCH, in_flight)):
             return None
-        readable = self.readable()
+        readable = self.window.with_space()
         if not readable:
             return None
         count = max(1, min(MAX_COUNT, in_flight // len(readable), free))
-        self._backlogged = {one: None for one in self._backlogged if not one.is_lost}
-        backlogged = [one for one in self._backlogged if one in readable]
+        backlogged: list[Holding] = []
+        quiet = [*readable]
+        if self._backlogged:
+            self._backlogged = {one: None for one in self._backlogged if not one.is_lost}
+            backlogged = [one for one in self._backlogged if one in readable]
+            quiet = [one for one in readable if one not in self._backlogged]
         chosen = backlogged[: max(1, min(BATCH, free) // count)]
-        quiet = [one for one in readable if one not in self._backlogged]
         first = turn % max(1, len(quiet))
         return Choice(
             {one: one.ledger.rewinds for one in (*quiet[first:], *quiet[:first], *chosen)},
@@ -94,8 +86,19 @@ class Selection:
             is_partial=len(chosen) < len(backlogged),
         )
 
+    def is_outdated(self, choice: Choice) -> bool:
+        """Whether a choice leaves out what can be read, or waits behind an old cursor."""
+        for holding, rewinds in choice.rewinds.items():
+            ledger = holding.ledger
+            if ledger.rewinds != rewinds or holding.is_lost or ledger.is_draining:
+                return True
+        if len(choice.rewinds) == len(self._holdings):
+            return False
+        return not choice.rewinds.keys() >= self.window.with_space().keys()
+
     def note(self, read: Collection[Holding], backlogged: Iterable[Holding]) -> None:
         """These were read, and of them these have more."""
-        for holding in read:
-            self._backlogged.pop(holding, None)
+        if self._backlogged:
+            for holding in read:
+                self._backlogged.pop(holding, None)
         self._backlogged |= dict.fromkeys(backlogged)

@@ -47,11 +47,14 @@ class Window:
         room = self.room()
         return room.entries if room.is_left else 0
 
-    def has_space(self, holding: Holding) -> bool:
-        """Whether a partition may be read, as far as it goes for itself."""
-        return (
-            not holding.ledger.is_draining
-            and not holding.is_unreadable
-            and holding.ledger.in_flight < self._config.in_flight_per_partition
-            and holding.deferred.count < self._config.deferred
-        )
+    def with_space(self) -> dict[Holding, None]:
+        """The partitions that may be read, as far as each goes for itself."""
+        most, deferred = self._config.in_flight_per_partition, self._config.deferred
+        return {
+            one: None
+            for one in self._holdings.all()
+            if one.ledger.in_flight < most
+            and not one.ledger.is_draining
+            and not one.is_unreadable
+            and one.deferred.count < deferred
+        }
