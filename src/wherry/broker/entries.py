@@ -9,7 +9,6 @@ from typing import Any, cast
 from ..model import RESERVED_SCOPE_KEYS, BadEntry, Entry, EntryId, Message, Partition, ScopeId
 from .wire import SCOPE_ID_BYTES, scope_id_problem, unpack
 
-
 # Ids as they are read: to call a `NewType` costs as much as to decode.
 read_id = cast("Callable[[bytes], EntryId]", bytes.decode)
 read_scope_id = cast("Callable[[bytes], ScopeId]", bytes.decode)
