@@ -158,7 +158,7 @@ class Worker(StatelessServer):
             meta = await open_namespace(links.command, keys, self._config.partitions)
             self._holdings.partitions = meta.partitions
             async with Lifespan(self.application, self._config, self._hooks) as lifespan:
-                self._tracked.lifespan_state = lifespan.state
+                self._tracked.scopes.lifespan_state = lifespan.state
                 parts = self._parts = self._build(links, scripts, keys, meta)
                 if not self._is_overridden("application_send"):
                     self._tracked.outlet = parts.outbox.take

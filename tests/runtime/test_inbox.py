@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,25 +12,32 @@ from hypothesis import strategies as st
 from wherry.runtime.inbox import Inbox
 
 
-def nothing() -> None:
-    pass
+class Sleeper:
+    """Owns an inbox, and counts what it finds in it whenever it is woken."""
+
+    def __init__(self) -> None:
+        self.inbox = Inbox(self)
+        self.found: list[int] = []
+
+    def wake(self) -> None:
+        self.found.append(len(self.inbox))
 
 
-def filled(*items: Any, wake: Callable[[], None] = nothing) -> Inbox:
-    inbox = Inbox(wake)
+def filled(*items: Any) -> Inbox:
+    inbox = Sleeper().inbox
     for item in items:
         inbox.put_nowait(item)
     return inbox
 
 
 def test_what_is_put_where_nothing_was_wakes():
-    woken: list[int] = []
-    inbox = Inbox(lambda: woken.append(len(inbox)))
+    sleeper = Sleeper()
+    inbox = sleeper.inbox
     inbox.put_nowait("a")
     inbox.put_nowait("b")
     inbox.drain()
     inbox.put_nowait("c")
-    assert woken == [1, 1]
+    assert sleeper.found == [1, 1]
 
 
 def test_items_come_out_in_order_and_what_is_put_back_first():
@@ -48,14 +54,16 @@ def test_items_come_out_in_order_and_what_is_put_back_first():
 
 
 def test_what_is_put_after_the_end_goes_on_and_wakes_nobody():
-    woken: list[bool] = []
+    sleeper = Sleeper()
+    inbox = sleeper.inbox
     later: list[Any] = []
-    inbox = filled("waits", wake=lambda: woken.append(True))
     inbox.forward(later.append)
     inbox.put_nowait("late")
     asyncio.run(inbox.put("later"))
     assert later == ["late", "later"]
-    assert woken == [True]
+    assert sleeper.found == []
+    inbox = filled("waits")
+    inbox.forward(later.append)
     assert inbox.drain() == ["waits"]
     assert inbox.drain() == []
 
@@ -74,7 +82,7 @@ def test_taking_an_item_forgets_who_passed_it_by():
 @given(st.lists(st.lists(st.integers(), max_size=4), max_size=5))
 def test_inheritance_keeps_the_order(generations: list[list[int]]):
     """The newest inbox inherits from the one before it, and that one's messages are older."""
-    heir = Inbox(nothing)
+    heir = filled()
     for generation in reversed(generations):
         heir.inherit(filled(*generation))
     assert heir.drain() == [item for generation in generations for item in generation]

@@ -25,6 +25,7 @@ REPLY_BYTES = 512
 
 So `MAX_BYTES` bounds the number of replies of a call, too: about 2,000, however short they are.
 """
+ANSWER_BYTES = OPERATION_BYTES + REPLY_BYTES
 
 
 class Outcome(Enum):

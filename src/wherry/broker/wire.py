@@ -41,7 +41,7 @@ class Meta:
 class Keys:
     """Names of all keys of one namespace; each key of a partition carries its hash tag."""
 
-    __slots__ = ("joined", "members", "meta", "namespace", "released")
+    __slots__ = ("_entries", "joined", "members", "meta", "namespace", "released")
 
     def __init__(self, namespace: str) -> None:
         """Derive the names that belong to no partition."""
@@ -50,6 +50,7 @@ class Keys:
         self.members = f"{{{namespace}}}:members"
         self.joined = f"{{{namespace}}}:joined"
         self.released = f"{{{namespace}}}:released"
+        self._entries: dict[Partition, str] = {}  # they are asked for with each read and commit
 
     def member(self, worker_id: str) -> str:
         """Hash in which a worker describes itself."""
@@ -57,7 +58,10 @@ class Keys:
 
     def entries(self, partition: Partition) -> str:
         """Input stream: exactly the unfinished entries."""
-        return f"{{{self.namespace}:{partition}}}:in"
+        name = self._entries.get(partition)
+        if name is None:
+            name = self._entries[partition] = f"{{{self.namespace}:{partition}}}:in"
+        return name
 
     def lease(self, partition: Partition) -> str:
         """Hash that says who owns the partition."""

@@ -33,7 +33,7 @@ class Track:
         refilling: deferred ids that are being fetched.
         careful: so many of its entries are taken up one by one, each when nothing is under way.
         is_parked: its head must wait; all ids of the scope stay deferred.
-        settled: waiters for ``outstanding`` to become 0.
+        settled: waiters for ``outstanding`` to become 0, None while there are none.
     """
 
     holding: Holding
@@ -47,7 +47,7 @@ class Track:
     refilling: list[EntryId] | None = None
     is_parked: bool = False
     careful: int = 0
-    settled: list[asyncio.Future[None]] = field(default_factory=lambda: [])
+    settled: list[asyncio.Future[None]] | None = None
 
     @property
     def is_at_rest(self) -> bool:
@@ -65,16 +65,16 @@ class Track:
 
     def wake(self) -> None:
         """Let those look again who wait for everything to be acknowledged."""
-        for waiter in self.settled:
+        for waiter in self.settled or ():
             if not waiter.done():
                 waiter.set_result(None)
-        self.settled.clear()
+        self.settled = None
 
     async def wait_settled(self) -> None:
         """Wait until everything is acknowledged, or the holding is lost."""
         while self.outstanding and not self.holding.is_lost:
             waiter = asyncio.get_running_loop().create_future()
-            self.settled.append(waiter)
+            self.settled = [*(self.settled or ()), waiter]
             await waiter
 
 

@@ -9,12 +9,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from .delivery import Delivery
 
 Item = Delivery | Any
 """A delivery, or an untracked message that user code put in by hand."""
+
+
+class Owner(Protocol):
+    """Whose inbox it is; see `wherry.runtime.lane.Lane`."""
+
+    def wake(self) -> None:
+        """There is something to take."""
+        ...
 
 
 class Inbox:
@@ -26,14 +34,14 @@ class Inbox:
         passes: how many instances in a row were cancelled before they took the oldest item.
     """
 
-    __slots__ = ("_forward", "_wake", "items", "passes")
+    __slots__ = ("_forward", "_owner", "items", "passes")
 
     maxsize = 0
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        """Call ``wake`` when there is something to take and was nothing before."""
+    def __init__(self, owner: Owner) -> None:
+        """Wake the owner when there is something to take and was nothing before."""
         self.items: deque[Item] | tuple[()] = ()
-        self._wake: Callable[[], None] | None = wake
+        self._owner: Owner | None = owner
         self._forward: Callable[[Item], None] | None = None
         self.passes = 0
 
@@ -46,8 +54,8 @@ class Inbox:
         if isinstance(items, tuple):
             items = self.items = deque()
         items.append(item)
-        if len(items) == 1 and self._wake is not None:
-            self._wake()
+        if len(items) == 1 and self._owner is not None:
+            self._owner.wake()
 
     async def put(self, item: Item) -> None:
         """The same; never waits."""
@@ -75,7 +83,7 @@ class Inbox:
         """
         self.passes = 0
         items = self.items
-        if isinstance(items, tuple):
+        if not items:
             raise IndexError("nothing waits")
         return items.popleft()
 
@@ -106,7 +114,7 @@ class Inbox:
     def forward(self, forward: Callable[[Item], None]) -> None:
         """From now on hand to another queue what is put here."""
         self._forward = forward
-        self._wake = None
+        self._owner = None
 
     def qsize(self) -> int:
         """Number of waiting items."""

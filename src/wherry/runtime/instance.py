@@ -121,31 +121,45 @@ class Instance:
                 cancellation is cancelled again by it: a plain error would be caught by the
                 loops that log errors and go on, and they would spin for ever.
         """
+        waiters, place = self.waiters, 0
         if self.is_closed:
             await asyncio.sleep(0)  # whoever swallows this one too shall not stop the loop
         else:
             if self._in_hand:
                 self._in_hand -= 1
-            if self.waiters:
+            place = len(waiters)
+            if place:
                 self._post.second_receive()
-                await self._wait(len(self.waiters))
             elif self.unfinished and not self.acks:
                 try:
                     self.finish_all()
                 except WherryError as error:
                     self._fail(error)
         while not self.is_closed:
-            if self.farewell:
+            if place:
+                pass  # others were here before
+            elif self.farewell:
                 message, self.farewell = self.farewell, {}
                 self._in_hand += 1
                 return message
-            if not self._holds and (not self.acks or len(self.unfinished) < MAX_UNACKED):
+            elif not self._holds and (not self.acks or len(self.unfinished) < MAX_UNACKED):
                 message = self._post.take(self)
                 if message is not NOTHING:
                     self.has_received = True
                     self._in_hand += 1
                     return message
-            await self._wait(0)
+            # Not in a coroutine of its own: there are as many as there are idle instances.
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiters.insert(place, waiter)
+            place = 0
+            if not self._in_hand and not self._holds:
+                self._post.rest(self)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                self._stop_waiting(waiter)
+                raise
+            waiters.remove(waiter)
         raise asyncio.CancelledError("the application instance has ended")
 
     @contextmanager
@@ -221,20 +235,11 @@ class Instance:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _wait(self, place: int) -> None:
-        """Wait to be woken, at a place among those that wait."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiters.insert(place, waiter)
-        if not self._in_hand and not self._holds:
-            self._post.rest(self)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            self.waiters.remove(waiter)
-            # The wake-up was for whoever can use it; and while this one was still in the list,
-            # those that came after it queued behind it and were not woken.
-            self.wake()
-            if not self.waiters:
-                self._post.stir(self)
-            raise
+    def _stop_waiting(self, waiter: asyncio.Future[None]) -> None:
+        """A ``receive()`` that waited was cancelled."""
         self.waiters.remove(waiter)
+        # The wake-up was for whoever can use it; and while this one was still in the list,
+        # those that came after it queued behind it and were not woken.
+        self.wake()
+        if not self.waiters:
+            self._post.stir(self)

@@ -171,7 +171,7 @@ class Lane(Record):
         self._host = host
         self.scope_id = scope_id
         self.scope = scope
-        self.input_queue = Inbox(self.wake)
+        self.input_queue = Inbox(self)
         self.future: asyncio.Future[None]
         self._last_used = now_s
         self.state = LaneState.OPEN

@@ -104,7 +104,6 @@ class Reader:
         self._links = links
         self._connects = 0
         self._keys = Keys(config.namespace)
-        self._names: dict[Partition, str] = {}  # of input streams, as they are asked for
         self._config = config
         self._holdings = holdings
         self._reads = reads
@@ -210,7 +209,7 @@ class Reader:
                 await self._interrupt(self._reads.sent)
 
     async def _read(self, choice: Choice) -> None:
-        by_key = {self._name(one.ledger.partition): one for one in choice.rewinds}
+        by_key = {self._keys.entries(one.ledger.partition): one for one in choice.rewinds}
         cursors = {key: holding.ledger.cursor for key, holding in by_key.items()}
         # After one that stayed without an answer the next one does not block: it is a proof.
         is_brief = choice.is_partial or self._reads.waiting_since_s
@@ -248,12 +247,6 @@ class Reader:
         for holding in self._holdings.all():
             if holding.ledger.has_tombstones:
                 holding.ledger.answered(self._reads.answered)
-
-    def _name(self, partition: Partition) -> str:
-        name = self._names.get(partition)
-        if name is None:
-            name = self._names[partition] = self._keys.entries(partition)
-        return name
 
     async def _interrupt(self, read: int) -> None:
         """Let a blocking read return at once; where that is forbidden, close its connection."""

@@ -13,14 +13,13 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from ..broker.attempts import pack_row
-from ..broker.commits import Answer, Commit, Fail, StateChange, size_of
+from ..broker.commits import ANSWER_BYTES, Answer, Commit, Fail, StateChange, size_of
 from ..broker.entries import read_body
 from ..broker.wire import pack, unpack
 from ..config import Config
 from ..errors import MessageError, StoreError
 from ..hooks import Hooks
 from ..model import AttemptsRow, Message, ScopeId
-from .asgi import ASGI_VERSIONS, EXTENSIONS
 from .burials import Burials
 from .clock import Clock
 from .committer import Committer
@@ -31,6 +30,7 @@ from .instance import Instance
 from .lane import Lane, Outlet
 from .outbox import HELD_WARNING_S, tell_of_long_holding
 from .policy import Gate
+from .scopes import Scopes
 from .turns import Turns
 
 ERROR_BYTES = 2048
@@ -54,7 +54,7 @@ class Tracked:
         gate: says when lanes may start, while a suspect must run alone.
         on_overdue: fails an attempt that takes longer than ``handler_timeout_s``; the same.
         outlet: where nobody has overridden ``application_send``, what takes its place; the same.
-        lifespan_state: what the application put into its lifespan's state.
+        scopes: makes what instances are called with.
     """
 
     def __init__(self, config: Config, holdings: Holdings, clock: Clock, hooks: Hooks) -> None:
@@ -65,7 +65,7 @@ class Tracked:
         self.gate: Gate | None = None
         self.on_overdue: Callable[[Lane, Delivery], None]
         self.outlet: Outlet | None = None
-        self.lifespan_state: dict[str, Any] = {}
+        self.scopes = Scopes(config)
         self._config = config
         self._holdings = holdings
         self._clock = clock
@@ -131,7 +131,7 @@ class Tracked:
         self._expire(lane, track)
         head = lane.input_queue.peek()
         track.keys = head.entry.scope_keys if isinstance(head, Delivery) else b""
-        scope = lane.scope = self._make_scope(lane.scope_id, track.keys)
+        scope = lane.scope = self.scopes.make(lane.scope_id, track.keys)
         refusal = None
         if self._config.durable_state:
             try:
@@ -148,21 +148,6 @@ class Tracked:
             await track.wait_settled()
             track.packed, track.version = await self.states.load(track)
         return cast("dict[str, Any]", unpack(track.packed)) if track.packed else {}
-
-    def _make_scope(self, scope_id: str, keys: bytes) -> dict[str, Any]:
-        scope: dict[str, Any] = {
-            "type": "channel",
-            "channel": self._config.channel,
-            "scope_id": scope_id,
-            "asgi": dict(ASGI_VERSIONS),
-            "state": dict(self.lifespan_state),
-            "extensions": dict(EXTENSIONS),
-        }
-        if self._config.ack_mode == "off":
-            del scope["extensions"]["message.ack"]
-        if keys:
-            scope |= unpack(keys)
-        return scope
 
     def open(self, lane: Lane, delivery: Delivery) -> Message:
         """The message of a delivery; a retry gets a fresh one, as the first may be changed."""
@@ -193,12 +178,13 @@ class Tracked:
             tell_of_long_holding(self._hooks, delivery, self._clock.now_s())
         if delivery.timer is not None:
             delivery.stop_timer()
-        size = size_of(replies, delivery.replies_bytes)
         if len(replies) == 1 and not (
             self._config.durable_state or entry.mark or entry.inbox or delivery.emitted
         ):
+            size = ANSWER_BYTES + delivery.replies_bytes
             self.committer.put(track, Answer(entry.id, entry.scope_id, replies[0], size))
             return
+        size = size_of(replies, delivery.replies_bytes)
         change = self._change_of(lane, track) if self._config.durable_state else None
         if change is not None and change.packed is not None:
             track.packed, track.version = change.packed, entry.id if change.packed else ""
