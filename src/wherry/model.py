@@ -198,9 +198,11 @@ class DeadLetter:
     fields: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Outgoing:
     """A message on its way in: what a producer hands to the broker.
+
+    Not frozen, as one is made for each message, and that would take three times as long.
 
     Attributes:
         scope_id: whom it is for.

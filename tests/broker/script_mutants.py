@@ -113,9 +113,11 @@ MUTANTS: dict[str, Mutant] = {
     # States.
     "no state version": Mutant(
         "commit",
-        "if (redis.call('HGET', KEYS[state], 'v') or '') ~= expected then",
+        "if versions[state] ~= expected then",
         "if false then",
     ),
+    "own version not known to the next commit": Mutant("commit", "    versions[state] = id\n", ""),
+    "own deletion not known to the next commit": Mutant("commit", "    versions[state] = ''\n", ""),
     "version not written": Mutant("commit", "'state', bytes, 'v', id)", "'state', bytes)"),
     "unchanged state gets a new version": Mutant(
         "commit",
@@ -127,10 +129,10 @@ MUTANTS: dict[str, Mutant] = {
         "commit", "redis.call('DEL', KEYS[state])", "redis.call('HDEL', KEYS[state], 'state')"
     ),
     "state without time to live": Mutant(
-        "commit", "redis.call('PEXPIRE', KEYS[state], state_ttl)", "local _ = state_ttl"
+        "commit", "redis.call('PEXPIRE', KEYS[key], state_ttl)", "local _ = state_ttl"
     ),
     "state keeps an old time to live": Mutant(
-        "commit", "redis.call('PERSIST', KEYS[state])", "local _ = state"
+        "commit", "redis.call('PERSIST', KEYS[key])", "local _ = key"
     ),
     # Void.
     "nothing is void behind a stale or bad commit": Mutant(

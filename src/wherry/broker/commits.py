@@ -38,7 +38,7 @@ class Outcome(Enum):
     BAD = "bad"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StateChange:
     """What a commit does to the durable state of its scope.
 
@@ -224,13 +224,14 @@ def encode_call(script: Script, keys: Keys, call: Call, retention: Retention) ->
 class _Encoder:
     """Encodes operations of one call; collects the keys that they name by number."""
 
-    __slots__ = ("_keys", "_numbers", "_outs", "_partition", "names")
+    __slots__ = ("_keys", "_numbers", "_outs", "_partition", "_states", "names")
 
     def __init__(self, keys: Keys, partition: Partition) -> None:
         self._keys = keys
         self._partition = partition
         self._numbers: dict[str, int] = {}
         self._outs: dict[ScopeId, int] = {}
+        self._states: dict[ScopeId, int] = {}
         self.names = [
             keys.entries(partition),
             keys.lease(partition),
@@ -270,12 +271,11 @@ class _Encoder:
         out = self._out(scope)
         inbox = operation.inbox and self._number(self._keys.inbox(partition, operation.inbox))
         if isinstance(operation, Commit):
-            return [
-                *("c", operation.entry_id, scope, out, inbox or 0),
-                *self._encode_state(operation.state, scope),
-                *(operation.end, operation.first, len(operation.replies)),
-                *operation.replies,
-            ]
+            arguments: list[Argument] = ["c", operation.entry_id, scope, out, inbox or 0]
+            arguments += self._encode_state(operation.state, scope)
+            arguments += (operation.end, operation.first, len(operation.replies))
+            arguments += operation.replies
+            return arguments
         if isinstance(operation, Emit):
             return [
                 *("e", operation.number, operation.cause, scope, out, inbox or 0),
@@ -293,12 +293,15 @@ class _Encoder:
             1 if operation.is_kept else 0,
         ]
 
-    def _encode_state(self, state: StateChange | None, scope: ScopeId) -> list[Argument]:
+    def _encode_state(self, state: StateChange | None, scope: ScopeId) -> Sequence[Argument]:
         if state is None:
-            return [0]
+            return (0,)
         action = "" if state.packed is None else ("s" if state.packed else "d")
-        number = self._number(self._keys.state(self._partition, scope))
-        return [number, action, state.expected, state.packed or b""]
+        number = self._states.get(scope)
+        if number is None:
+            name = self._keys.state(self._partition, scope)
+            number = self._states[scope] = self._number(name)
+        return (number, action, state.expected, state.packed or b"")
 
 
 def are_all_done(answer: object, count: int) -> bool:

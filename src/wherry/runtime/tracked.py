@@ -222,7 +222,7 @@ class Tracked:
                 "or put another dict in its place"
             )
         state = cast("dict[str, Any] | None", durable)
-        packed = pack(state, f"durable state of scope {lane.scope_id!r}") if state else b""
+        packed = pack(state, "durable state of scope", lane.scope_id) if state else b""
         if len(packed) > self._config.state_bytes:
             raise MessageError(
                 f"durable state of scope {lane.scope_id!r} has {len(packed)} bytes, more than "

@@ -111,11 +111,17 @@ local function replies(id, scope, out, inbox, attempt, first, count, finish)
   end
 end
 
+-- Versions of states, by the number of their key: as found, then as this call leaves them.
+local versions, written = {}, {}
+
 local function state_problem(state, expected)
   if not usable(state, 'hash') then
     return 'bad:state key ' .. KEYS[state] .. ' is no hash'
   end
-  if (redis.call('HGET', KEYS[state], 'v') or '') ~= expected then
+  if not versions[state] then
+    versions[state] = redis.call('HGET', KEYS[state], 'v') or ''
+  end
+  if versions[state] ~= expected then
     return 'stale'
   end
 end
@@ -123,14 +129,12 @@ end
 local function write_state(state, action, bytes, id)
   if action == 's' then
     redis.call('HSET', KEYS[state], 'state', bytes, 'v', id)
+    versions[state] = id
   elseif action == 'd' then
     redis.call('DEL', KEYS[state])
+    versions[state] = ''
   end
-  if state_ttl > 0 then
-    redis.call('PEXPIRE', KEYS[state], state_ttl)
-  else
-    redis.call('PERSIST', KEYS[state])
-  end
+  written[state] = true
 end
 
 local function finish_entry(id)
@@ -292,5 +296,12 @@ while at <= last do
 end
 for key in pairs(touched) do
   redis.call('PEXPIRE', KEYS[key], ttl)
+end
+for key in pairs(written) do
+  if state_ttl > 0 then
+    redis.call('PEXPIRE', KEYS[key], state_ttl)
+  else
+    redis.call('PERSIST', KEYS[key])
+  end
 end
 return are_done and #answers or answers
