@@ -386,7 +386,7 @@ def test_the_oldest_idle_lane_is_the_one_with_the_smallest_last_used(
         match move:
             case "add":
                 if not idle.is_set_by_hand(lane):
-                    lane.touch(now_s)
+                    lane.last_used = now_s
                 idle.add(lane)
                 model.add(lane)
             case "discard":
@@ -396,7 +396,7 @@ def test_the_oldest_idle_lane_is_the_one_with_the_smallest_last_used(
                 idle.forget(lane)
                 model.discard(lane)
             case "touch":
-                lane.touch(now_s)
+                lane.last_used = now_s
                 idle.touch(lane)
             case "set":
                 lane["last_used"] = value

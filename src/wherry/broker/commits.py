@@ -249,8 +249,11 @@ class _Encoder:
     def _out(self, scope: ScopeId) -> int:
         found = self._outs.get(scope)
         if found is None:
-            name = self._keys.replies(self._partition, scope)
-            found = self._outs[scope] = self._number(name) if scope else 0
+            found = 0
+            if scope:
+                self.names.append(self._keys.replies(self._partition, scope))
+                found = len(self.names)
+            self._outs[scope] = found
         return found
 
     def encode_all(self, operations: Sequence[Operation], arguments: list[Argument]) -> None:

@@ -209,9 +209,10 @@ class Store:
     Attributes:
         where: the place, fit to be shown: no password.
         is_memory: whether it lives in this process only.
+        unix_s: now, by this computer's clock, or by the store's own if it is in memory.
     """
 
-    __slots__ = ("_embedded", "_memory", "_url", "is_memory", "where")
+    __slots__ = ("_embedded", "_memory", "_url", "is_memory", "unix_s", "where")
 
     def __init__(
         self,
@@ -225,6 +226,7 @@ class Store:
         self._memory = memory
         self._embedded = embedded
         self.is_memory = memory is not None
+        self.unix_s = time.time if memory is None else lambda: memory.unix_s()
         self.where = hide_password(url)
 
     def link(self, *, answer_timeout_s: float | None = 10.0) -> Link:
@@ -270,10 +272,6 @@ class Store:
             health_check_interval=0,
         )
         return SyncLink(redis.Redis.from_pool(pool), self.where)
-
-    def unix_s(self) -> float:
-        """Now, by this computer's clock, or by the store's own if it is in memory."""
-        return time.time() if self._memory is None else self._memory.unix_s()
 
     def revive(self) -> None:
         """Start an embedded store's server again if it has ended; blocks.

@@ -39,13 +39,13 @@ class Idle:
         if lane in self._by_hand:
             self._push(lane)
         else:
+            self._in_order.pop(lane, None)
             self._in_order[lane] = None
-            self._in_order.move_to_end(lane)
 
     def discard(self, lane: Lane) -> None:
         """A lane is not idle."""
         self._in_order.pop(lane, None)
-        if lane in self._by_hand:
+        if self._by_hand and lane in self._by_hand:
             self._by_hand[lane] = _NOT_IDLE
 
     def forget(self, lane: Lane) -> None:

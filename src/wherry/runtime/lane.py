@@ -153,12 +153,12 @@ class Lane(Record):
 
     __slots__ = (
         "_host",
-        "_last_used",
         "future",
         "input_queue",
         "instance",
         "is_busy",
         "is_open",
+        "last_used",
         "scope",
         "scope_id",
         "state",
@@ -173,7 +173,7 @@ class Lane(Record):
         self.scope = scope
         self.input_queue = Inbox(self)
         self.future: asyncio.Future[None]
-        self._last_used = now_s
+        self.last_used = now_s
         self.state = LaneState.OPEN
         self.is_open = True
         self.instance: Instance | None = None
@@ -185,18 +185,9 @@ class Lane(Record):
         """Whether an entry waits in it or is being handled."""
         return self.input_queue.has_deliveries or bool(self.instance and self.instance.unfinished)
 
-    @property
-    def last_used(self) -> float:
-        """Unix time of the last use, in seconds."""
-        return self._last_used
-
     def is_called_with(self, scope: Any) -> bool:
         """Whether its instance was called with this very scope."""
         return self.instance is not None and self.instance.scope is scope
-
-    def touch(self, now_s: float) -> None:
-        """Note a use."""
-        self._last_used = now_s
 
     def move(self, state: LaneState) -> None:
         """Change the state; the one place where it changes.
@@ -273,12 +264,12 @@ class Lane(Record):
 
     def _close(self, instance: Instance) -> None:
         instance.close()
-        self._idle()
+        if self.is_busy:
+            self._idle()
 
     def _idle(self) -> None:
-        if self.is_busy:
-            self.is_busy = False
-            self._host.policy.idled(self)
+        self.is_busy = False
+        self._host.policy.idled(self)
 
     def take(self, instance: Instance) -> Any:
         """See `wherry.runtime.instance.Post`."""
@@ -300,7 +291,8 @@ class Lane(Record):
     def rest(self, instance: Instance) -> None:
         """See `wherry.runtime.instance.Post`."""
         if not instance.unfinished:
-            self._idle()
+            if self.is_busy:
+                self._idle()
             self._host.rest(self)
 
     def stir(self, instance: Instance) -> None:
@@ -337,7 +329,7 @@ class Lane(Record):
     def replace(self, key: str, value: Any) -> None:
         """See `wherry.runtime.record.Record`; ``last_used`` decides who is ended first."""
         if key == "last_used":
-            self._last_used = value
+            self.last_used = value
             self._host.used(self)
         elif key == "scope":
             self.scope = value

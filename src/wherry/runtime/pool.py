@@ -86,7 +86,7 @@ class Pool:
         """
         lane = self.lanes.get(scope_id)
         if lane is not None:
-            lane.touch(self._unix_s())
+            lane.last_used = self._unix_s()
             self._idle.touch(lane)
             return lane
         loop = asyncio.get_running_loop()
@@ -276,18 +276,20 @@ class Pool:
         if not lane.is_open:
             if lane.state is LaneState.ENDING:
                 self._cancel(lane)
-        elif lane.input_queue and not self.policy.fits(lane, lane.input_queue.peek()):
-            self.end(lane)
-        elif may_end and not lane.input_queue:
+        elif lane.input_queue.items:
+            if not self.policy.fits(lane, lane.input_queue.peek()):
+                self.end(lane)
+        elif may_end:
             self._touch(lane)
             self._idle.add(lane)
             lane.input_queue.shrink()
-            self._make_room()
+            if self._room.is_wanted:
+                self._make_room()
 
     def _touch(self, lane: Lane) -> None:
         """Note a use; what user code has set by hand stays until the lane is asked for."""
         if not self._idle.is_set_by_hand(lane):
-            lane.touch(self._unix_s())
+            lane.last_used = self._unix_s()
 
     def returned(self, lane: Lane, instance: Instance) -> None:
         """See `wherry.runtime.lane.Host`."""

@@ -172,14 +172,14 @@ class Settlement:
     def _rest(self, track: Track) -> None:
         """Something of a scope is acknowledged: it may have room, or be idle now."""
         lane, deferred = track.lane, track.holding.deferred
-        is_short = lane is None or len(lane.input_queue) < self._refill_below
+        is_short = lane is None or len(lane.input_queue.items) < self._refill_below
         if deferred.count and is_short and deferred.has(track.scope_id):
             self.refill(track)
         if track.outstanding:
             return
         if lane is None:
             track.holding.drop_if_unused(track)
-        elif lane.instance is not None and lane.instance.is_waiting and not lane.is_busy:
+        elif not lane.is_busy and lane.instance is not None and lane.instance.is_waiting:
             self._pool.rest(lane)
 
     def lose(self, holding: Holding, reason: str) -> None:

@@ -31,7 +31,8 @@ class Turns:
     def give_back(self) -> None:
         """A lane is no longer busy: let the next one start."""
         self.busy -= 1
-        self.pass_on()
+        if self._waiting:
+            self.pass_on()
 
     def pass_on(self) -> None:
         """A lane may have been woken, and have ended before it began: wake the next one."""
