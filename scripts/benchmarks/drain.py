@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import load, yardstick
+from .cores import keep_apart
 from .process import TICK_S, running_worker
 from .spread import spread, told
 from .store import BenchServer
@@ -127,6 +128,7 @@ def with_worker(
     application = "tally" if is_durable else "echo"
     with running_worker(server.url, directory, *flags, application=application) as worker:
         load.wait_for_partitions(server.client)
+        keep_apart(server, worker.pid)
         backlog = load.stage(server.client, scopes, messages, size_bytes, load.input_stream)
         worker_cpu_s, server_cpu_s = worker.cpu_s(), server.cpu_s()
         started_s = load.release(server.client, backlog)
@@ -148,6 +150,7 @@ def with_yardstick(server: BenchServer, scopes: list[str], messages: int, size_b
     """Let the bare loop drain the same messages from one stream."""
     server.client.flushall()
     with yardstick.running_yardstick(server.url, messages) as loop:
+        keep_apart(server, loop.pid)
         backlog = load.stage(
             server.client, scopes, messages, size_bytes, lambda _: yardstick.STREAM
         )

@@ -28,11 +28,13 @@ class BenchServer:
         url: for workers.
         client: for the benchmark itself.
         name: what it says of itself, for the report.
+        pid: its process id.
     """
 
     url: str
     client: redis.Redis
     name: str
+    pid: int
 
     def cpu_s(self) -> float:
         """User and system time of the server process so far, in seconds."""
@@ -66,7 +68,8 @@ def running_server(directory: Path, binary: str | None) -> Iterator[BenchServer]
             info = cast("dict[str, Any]", client.info("server"))
             name = f"{info.get('server_name', 'redis')} "
             name += str(info.get("valkey_version") or info["redis_version"])
-            yield BenchServer(url=f"redis://127.0.0.1:{port}/0", client=client, name=name)
+            url = f"redis://127.0.0.1:{port}/0"
+            yield BenchServer(url=url, client=client, name=name, pid=process.pid)
     finally:
         process.terminate()
         process.wait(START_S)

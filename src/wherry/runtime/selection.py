@@ -78,6 +78,11 @@ class Selection:
             self._backlogged = {one: None for one in self._backlogged if not one.is_lost}
             backlogged = [one for one in self._backlogged if one in readable]
             quiet = [one for one in readable if one not in self._backlogged]
+        if backlogged:
+            # An instance that is given several messages costs less than one that is woken for
+            # each. But what is beyond the cap of its scope must be fetched again.
+            scopes = min(len(one.tracks) for one in backlogged)
+            count = max(count, min(MAX_COUNT, free, scopes * self._config.scope_waiting // 4))
         chosen = backlogged[: max(1, min(BATCH, free) // count)]
         first = turn % max(1, len(quiet))
         return Choice(
