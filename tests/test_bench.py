@@ -141,7 +141,7 @@ def test_scale_is_measured_and_drawn(tmp_path: Path):
 
 def test_scopes_beyond_the_cap_are_measured_apart(client: redis.Redis, tmp_path: Path):
     port = client.get_connection_kwargs()["port"]
-    server = BenchServer(url=f"redis://127.0.0.1:{port}/0", client=client, name="")
+    server = BenchServer(url=f"redis://127.0.0.1:{port}/0", client=client, name="", pid=0)
     axes = {"workers": (1, 2), "partitions": (64,), "scopes": (1_000, 1_100)}
     report = scale.measure(server, tmp_path, axes=axes, rate=400, seconds=0.3, rounds=1)
     apart = [one for one in report["points"] if one["is_created_anew"]]

@@ -141,7 +141,8 @@ async def test_dead_letters_of_a_scope_go_back_in_order_behind_what_waits(redis_
         app.bad.clear()
         await seen.send("a", 5)
         letters = await client.dead_letters.page(seen.partition("a"))
-        assert [one.message and one.message["number"] for one in letters] == [1, 2, 4, 1]
+        numbers = [one.message and one.message["number"] for one in letters if one.scope_id == "a"]
+        assert (numbers, len(letters)) == ([1, 2, 4], 4)
         assert await client.dead_letters.replay_scope("a") == 3
         assert await client.dead_letters.replay_scope("a") == 0
         gate.set()

@@ -69,7 +69,11 @@ async def test_each_instance_gets_a_fresh_scope(redis_url: str):
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         scopes.append((copy.deepcopy(scope), scope))
-        scope["mine"] = scope["state"]["mine"] = scope["asgi"]["mine"] = True
+        scope["mine"] = scope["state"]["mine"] = True
+        for name in ("asgi", "extensions"):
+            with pytest.raises(TypeError, match="put a changed copy in its place"):
+                scope[name]["mine"] = True
+            scope[name] = {**scope[name], "mine": True}
         await receive()
 
     async with rig(redis_url) as seen, working(app, redis_url):
@@ -79,10 +83,10 @@ async def test_each_instance_gets_a_fresh_scope(redis_url: str):
         for before, _ in scopes:
             assert "mine" not in before
             assert "mine" not in before["asgi"]
+            assert "mine" not in before["extensions"]
             assert before["state"] == {}
         assert len({id(scope) for _, scope in scopes}) == 3
         assert len({id(scope["state"]) for _, scope in scopes}) == 3
-        assert len({id(scope["asgi"]) for _, scope in scopes}) == 3
 
 
 async def test_one_message_functions_see_every_message(redis_url: str):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from tests.e2e.rig import until
 from wherry import Config
 from wherry.engine.ledger import Ledger
 from wherry.hooks import Hooks
 from wherry.model import ORIGIN, Partition, Token
 from wherry.runtime.holding import Holding, Holdings
-from wherry.runtime.reader import Reader, Reads
+from wherry.runtime.reader import TRICKLE, Reader, Reads
 from wherry.testing.loop import VirtualLoop
 
 
@@ -119,5 +121,48 @@ def test_reader_rests_while_a_request_to_unblock_is_unanswered():
             one.ledger.is_draining = True
         holdings.changed.set()
         loop.settle()  # raises if it never rests
+    finally:
+        loop.finish()
+
+
+class Settling(OpenGate):
+    """Commits are under way all the time."""
+
+    def is_settling(self) -> bool:
+        return True
+
+
+class AnyRouter:
+    def route(self, holding: Any, raw: Any, room: Any) -> bool:
+        return True
+
+
+def entries(count: int) -> list[Any]:
+    fields = [(b"%d-0" % (number + 1), [b"s", b"scope", b"m", b""]) for number in range(count)]
+    return [(b"{wherry:0}:in", fields)]
+
+
+@pytest.mark.parametrize(
+    ("count", "passes_s", "reads"), [(1, 0.0, 1), (1, 1.0, 2), (TRICKLE, 0.0, 2)]
+)
+def test_a_few_entries_are_answered_before_more_are_read(count: int, passes_s: float, reads: int):
+    """What comes meanwhile is brought by one read; but no answer is waited for in vain."""
+    loop = VirtualLoop(patience_s=1.0)
+    link, holdings = SlowLink(), Holdings()
+    links: Any = (link, link)
+    router: Any = AnyRouter()
+    holdings.add(holding(0))
+    reader = Reader(links, Config(), holdings, Reads(), router, Settling(), Hooks())
+    try:
+        loop.start(reader.run(), name="reader", group="")
+        loop.run_until(lambda: bool(link.reads), 1.0)
+        link.reads[0].set_result(entries(count))
+        loop.settle()
+        if passes_s:
+            loop.advance(passes_s)
+        assert len(link.reads) == reads
+        holdings.changed.set()
+        loop.settle()
+        assert len(link.reads) == 2
     finally:
         loop.finish()

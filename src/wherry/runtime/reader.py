@@ -7,6 +7,7 @@ what is in hand is skipped. Without room nothing is read: Redis is the buffer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from .selection import Choice, Selection
 
 RECHECK_S = 60.0
 UNBLOCK_PAUSE_S = 0.005
+TRICKLE = 64
+"""So many entries are worth a read of their own while commits are under way."""
+GATHER_S = 0.02
+"""Longest time for which fewer wait for an answer to a commit."""
 MARGIN_S = 2.0
 """An answer may be so late."""
 
@@ -138,6 +143,8 @@ class Reader:
             holding.ledger.rewind()
 
     async def _turn(self) -> None:
+        if 0 < self._selection.brought < TRICKLE:
+            await self._gather()
         choice = None
         if self._gate.has_room():
             choice = self._selection.choose(self._reads.sent, is_settling=self._gate.is_settling())
@@ -163,6 +170,21 @@ class Reader:
                 raise
         finally:
             self._waiting = None
+
+    async def _gather(self) -> None:
+        """Wait for the answer to what the last few entries caused, once, before the next read.
+
+        A read and a commit cost much the same for one entry and for fifty. While few come, reading
+        on at once would only make more and smaller batches: of what comes meanwhile one read
+        brings all.
+        """
+        self._selection.brought = 0
+        await asyncio.sleep(0)  # those that were woken have their turn
+        if self._gate.is_settling():
+            self._holdings.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_S):
+                    await self._holdings.changed.wait()
 
     async def _prove(self) -> None:
         """Read nothing, only to see that reads are answered: until then nothing is claimed."""
@@ -226,6 +248,7 @@ class Reader:
         before, self._connects = self._connects, self._links[0].connects
         if 0 < before < self._connects:
             self._read_anew()
+        self._selection.brought = sum(map(len, answer.values()))
         self._route(by_key, answer, choice)
 
     def _route(

@@ -9,6 +9,29 @@ from ..config import Config
 from .asgi import ACK, ASGI_VERSIONS, EXTENSIONS
 
 
+class Shared(dict[str, Any]):
+    """A part of all scopes of a worker, which none may change for the others.
+
+    What ASGI asks for anyhow: who changes something in a scope copies it before.
+    https://asgi.readthedocs.io/en/latest/specs/main.html#middleware
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        raise TypeError(
+            "this part of the scope is the same for all instances and cannot be changed; put a "
+            "changed copy in its place, as in scope['extensions'] = {**scope['extensions'], ...}"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = setdefault = pop = popitem = clear = _refuse
+
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
+        """Copies, deep ones too, are plain dicts."""
+        return dict, (dict(self),)
+
+
 class Scopes:
     """Makes the scopes of one worker's instances.
 
@@ -24,12 +47,14 @@ class Scopes:
         """Offer what the settings allow."""
         self.lifespan_state: dict[str, Any] = {}
         self._channel = config.channel
-        self._versions = dict(ASGI_VERSIONS)
-        self._extensions = {
-            name: about
-            for name, about in EXTENSIONS.items()
-            if name != ACK or config.ack_mode != "off"
-        }
+        self._versions = Shared(ASGI_VERSIONS)
+        self._extensions = Shared(
+            {
+                name: about
+                for name, about in EXTENSIONS.items()
+                if name != ACK or config.ack_mode != "off"
+            }
+        )
 
     def make(self, scope_id: str, keys: bytes) -> dict[str, Any]:
         """A fresh scope; ``keys`` are the packed scope keys of the entry, b"" if none."""

@@ -43,13 +43,15 @@ class Selection:
 
     Attributes:
         window: what may be taken in hand.
+        brought: entries that the last read brought.
     """
 
-    __slots__ = ("_backlogged", "_config", "_holdings", "window")
+    __slots__ = ("_backlogged", "_config", "_holdings", "brought", "window")
 
     def __init__(self, config: Config, holdings: Holdings) -> None:
         """Choose among a worker's holdings."""
         self.window = Window(config, holdings)
+        self.brought = 0
         self._config = config
         self._holdings = holdings
         self._backlogged: dict[Holding, None] = {}  # least recently read first
