@@ -312,7 +312,7 @@ CAUGHT_BY: dict[str, int] = {
     "two_calls_in_flight": 0,
     "resends_not_marked": 8,
     "commits_not_sent_again": 0,
-    "runs_not_numbered": 219,
+    "runs_not_numbered": 379,
     "released_before_flushed": 7,
     "renewed_while_stalled": 7,
     "history_forgotten": 42,
