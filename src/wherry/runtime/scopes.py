@@ -9,6 +9,16 @@ from ..config import Config
 from .asgi import ACK, ASGI_VERSIONS, EXTENSIONS
 
 
+def _refuse(*_: object, **__: object) -> None:
+    raise TypeError(
+        "this part of the scope is the same for all instances and cannot be changed; put a "
+        "changed copy in its place, as in scope['extensions'] = {**scope['extensions'], ...}"
+    )
+
+
+_REFUSE: Any = _refuse  # stands for methods of many signatures
+
+
 class Shared(dict[str, Any]):
     """A part of all scopes of a worker, which none may change for the others.
 
@@ -18,14 +28,8 @@ class Shared(dict[str, Any]):
 
     __slots__ = ()
 
-    def _refuse(self, *_: object, **__: object) -> Any:
-        raise TypeError(
-            "this part of the scope is the same for all instances and cannot be changed; put a "
-            "changed copy in its place, as in scope['extensions'] = {**scope['extensions'], ...}"
-        )
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    update = setdefault = pop = popitem = clear = _refuse
+    __setitem__ = __delitem__ = __ior__ = _REFUSE
+    update = setdefault = pop = popitem = clear = _REFUSE
 
     def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
         """Copies, deep ones too, are plain dicts."""
