@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.e2e.rig import PARTITIONS, QUICK, Notes, Rig, crash, echo, rig, until, working
 from tests.e2e.test_durable import DURABLE, running_totals, totals
@@ -352,7 +353,9 @@ async def test_partition_of_an_instance_that_does_not_end_goes_to_others(redis_u
         assert await seen.numbers("a") == [1]
 
 
-async def test_second_request_to_stop_hurries(redis_url: str):
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_second_request_to_stop_hurries(redis_url: str, at_once: bool):
+    """Also when it comes before the first one was acted upon."""
     started = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -365,8 +368,10 @@ async def test_second_request_to_stop_hurries(redis_url: str):
         async with working(app, redis_url, drain_timeout_s=60.0) as worker:
             await started.wait()
             worker.request_stop()
-            await until(lambda: not worker.application_instances)
+            if not at_once:
+                await until(lambda: not worker.application_instances)
             worker.request_stop()
+            await until(lambda: all(one.get_name() != "arun" for one in asyncio.all_tasks()))
         assert not worker.has_drained
         assert await seen.backlog() == 1
 

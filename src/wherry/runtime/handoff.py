@@ -47,6 +47,7 @@ class HandOff:
         self._clock = clock
         self._hooks = hooks
         self._under_way = 0
+        self._is_hurried = False
 
     async def hand_off(self, holding: Holding, limit_s: float) -> None:
         """Give one holding up; returns when it is released, lost, or abandoned.
@@ -158,7 +159,8 @@ class HandOff:
             )
 
     def hurry(self) -> None:
-        """Cut off what still runs, now."""
+        """Cut off what still runs, now; also what is closed only after this, by `hand_off_all`."""
+        self._is_hurried = True
         for lane in self._pool.leaving:
             if not lane.future.done():
                 self.has_cut_off = self.has_cut_off or lane.is_busy
@@ -170,6 +172,8 @@ class HandOff:
         for holding in holdings:
             self._close(holding)
         leaving = self._leaving()
+        if self._is_hurried:
+            self.hurry()
         async with asyncio.TaskGroup() as tasks:
             for holding in holdings:
                 tasks.create_task(
