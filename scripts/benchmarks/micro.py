@@ -21,7 +21,8 @@ from typing import Any, cast
 
 import msgpack
 
-from wherry.broker.connect import Command, Link, open_store
+from wherry.broker.connect import open_store
+from wherry.broker.link import Command, Link
 from wherry.broker.scripts import Scripts
 from wherry.broker.streams import RawEntry
 from wherry.broker.wire import Keys, Meta

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from wherry.broker.connect import Link
+from wherry.broker.link import Link
 from wherry.broker.streams import RawEntry
 from wherry.broker.wire import Keys, read_reply, unpack
 from wherry.model import Partition, Reply, Restarted, ScopeId, partition_of

@@ -19,7 +19,7 @@ from fakeredis.aioredis import FakeAsyncRedisConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from wherry.broker.connect import Link, Store
+from wherry.broker.connect import PooledLink, Store
 
 from .agenda import SimulatedLoop, in_world
 from .points import kinds_of
@@ -272,9 +272,9 @@ class SimulatedStore(Store):
         super().__init__("memory://simulation", memory=node.network.server)
         self._node = node
 
-    def link(self, *, answer_timeout_s: float | None = 10.0) -> Link:
+    def link(self, *, answer_timeout_s: float | None = 10.0) -> PooledLink:
         """A link over the simulated network; redis-py does not retry, as in production."""
-        greeter: list[Link] = []
+        greeter: list[PooledLink] = []
 
         async def greet(connection: Any) -> None:
             await greeter[0].greet(connection)
@@ -289,6 +289,6 @@ class SimulatedStore(Store):
             driver_info=None,
             redis_connect_func=greet,
         )
-        link = Link(aioredis.Redis.from_pool(pool), self.where)
+        link = PooledLink(aioredis.Redis.from_pool(pool), self.where)
         greeter.append(link)
         return link

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from .broker.commits import Retention
-from .broker.connect import Link, Store, open_store
+from .broker.connect import PooledLink, Store, open_store
 from .broker.history import Past
 from .broker.leases import Leases
+from .broker.link import Link
 from .broker.scripts import Scripts, fit_scripts
 from .broker.streams import Meta, check_eviction, open_namespace
 from .broker.wire import Keys
@@ -60,11 +61,12 @@ class _Links:
 
     read: Link
     write: Link
-    command: Link
+    command: PooledLink
 
     async def aclose(self) -> None:
-        for link in (self.read, self.write, self.command):
-            await link.aclose()
+        await self.read.aclose()
+        await self.write.aclose()
+        await self.command.aclose()
 
 
 @dataclass(slots=True, eq=False)
@@ -149,7 +151,11 @@ class Worker(StatelessServer):
             StoreIncompatible: this namespace, or this server, cannot be used.
         """
         timeout_s = self._config.socket_timeout_s
-        links = _Links(*(self._store.link(answer_timeout_s=timeout_s) for _ in range(3)))
+        links = _Links(
+            self._store.single_link(answer_timeout_s=timeout_s),
+            self._store.single_link(answer_timeout_s=timeout_s),
+            self._store.link(answer_timeout_s=timeout_s),
+        )
         past = links.read.past = links.write.past = Past()
         try:
             scripts = await fit_scripts(links.command, memory=self._store.is_memory)

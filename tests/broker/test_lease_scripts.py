@@ -13,8 +13,9 @@ from tests.broker.tenure import PLACES, ZERO, Tenure, opened, tenure
 from tests.e2e.rig import until
 from tests.servers import Server
 from wherry.broker.commits import Emit
-from wherry.broker.connect import Link, Store, open_store
+from wherry.broker.connect import Store, open_store
 from wherry.broker.leases import Standing, read_members, renew_held
+from wherry.broker.link import Link
 from wherry.broker.streams import read_partitions
 from wherry.broker.wire import Meta
 from wherry.model import Partition, ScopeId, Token

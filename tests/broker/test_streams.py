@@ -11,8 +11,9 @@ import pytest
 from tests.broker.tenure import DONE, PLACES, ZERO, commit, opened, reply, tenure
 from tests.e2e.rig import until
 from tests.servers import Server
-from wherry.broker.connect import Link, Store, open_store
+from wherry.broker.connect import Store, open_store
 from wherry.broker.history import Past
+from wherry.broker.link import Link
 from wherry.broker.streams import (
     check_eviction,
     fetch_entries,

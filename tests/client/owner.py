@@ -20,9 +20,10 @@ from wherry.broker.commits import (
     encode_call,
     read_answers,
 )
-from wherry.broker.connect import Link, Store, open_store
+from wherry.broker.connect import Store, open_store
 from wherry.broker.entries import read_entry
 from wherry.broker.leases import Claimed, Leases
+from wherry.broker.link import Link
 from wherry.broker.scripts import Scripts, fit_scripts, is_unknown_script
 from wherry.broker.streams import open_namespace, read_streams
 from wherry.broker.wire import Keys

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 import pytest
 
 import wherry
-from wherry.broker.connect import Link, open_store
+from wherry.broker.connect import open_store
+from wherry.broker.link import Link
 from wherry.broker.streams import open_namespace, read_streams
 from wherry.broker.wire import Keys, pack_message
 from wherry.errors import RepliesTrimmed, StoreIncompatible

@@ -9,7 +9,8 @@ import pytest
 from tests.client.owner import Owner, add_reply, commands_sent, cost_of_reading, heard, owner, until
 from tests.servers import Server
 from tests.servers_plugin import StartServer
-from wherry.broker.connect import Link, open_store
+from wherry.broker.connect import open_store
+from wherry.broker.link import Link
 from wherry.client import Client
 from wherry.client.followers import STREAMS_PER_READ
 from wherry.client.watching import REST_S

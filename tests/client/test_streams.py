@@ -9,8 +9,9 @@ import pytest
 
 from tests.servers import available_servers
 from tests.servers_plugin import ServerPool
-from wherry.broker.connect import Link, open_store
+from wherry.broker.connect import open_store
 from wherry.broker.entries import read_entry
+from wherry.broker.link import Link
 from wherry.broker.scripts import Scripts
 from wherry.broker.streams import RawEntry, read_streams, send_entries
 from wherry.broker.wire import Keys, pack

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from wherry.broker.connect import Command, Link, Store, Subscription, open_store
+from wherry.broker.connect import PooledLink, Store, Subscription, open_store
+from wherry.broker.link import Command, Link
 from wherry.errors import StoreUnavailable
 
 Calls = Callable[[Sequence[Command]], Awaitable[list[Any]]]
@@ -40,6 +41,7 @@ class FlakyLink:
         return await self._link.calls(commands)
 
     async def subscribe(self, channel: str) -> Subscription:
+        assert isinstance(self._link, PooledLink)
         return await self._link.subscribe(channel)
 
     async def aclose(self) -> None:
@@ -71,6 +73,9 @@ class FlakyStore:
 
     def link(self, *, answer_timeout_s: float | None = 10.0) -> Any:
         return FlakyLink(self, self._store.link(answer_timeout_s=answer_timeout_s))
+
+    def single_link(self, *, answer_timeout_s: float | None = 10.0) -> Any:
+        return FlakyLink(self, self._store.single_link(answer_timeout_s=answer_timeout_s))
 
 
 def lost() -> StoreUnavailable:

@@ -11,7 +11,8 @@ from typing import Any, cast
 import msgpack
 
 from wherry import Config, Worker
-from wherry.broker.connect import Link, Store, open_store
+from wherry.broker.connect import Store, open_store
+from wherry.broker.link import Link
 from wherry.broker.scripts import fit_scripts
 from wherry.broker.streams import open_namespace
 from wherry.broker.wire import Keys, Meta, read_reply

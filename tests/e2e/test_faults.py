@@ -14,7 +14,7 @@ from tests.e2e.flaky import Calls, FlakyStore, LateReads, lost
 from tests.e2e.rig import Notes, echo, rig, until, working
 from tests.e2e.test_durable import DURABLE, running_totals, totals
 from wherry import Worker
-from wherry.broker.connect import Command
+from wherry.broker.link import Command
 from wherry.errors import StoreUnavailable
 from wherry.model import EntryId
 

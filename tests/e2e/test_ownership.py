@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.rig import PARTITIONS, QUICK, Notes, Rig, crash, echo, rig, until, working
 from tests.e2e.test_durable import DURABLE, running_totals, totals
 from wherry import Config, Worker
-from wherry.broker.connect import Link
+from wherry.broker.link import Link
 from wherry.model import Partition
 
 LONG_LEASE: dict[str, Any] = {"lease_s": 60.0, "beat_s": 0.2}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.rig import Notes, until
 from wherry.broker.commits import MAX_OPERATIONS, Commit, Emit, Outcome, Retention
-from wherry.broker.connect import Command
+from wherry.broker.link import Command
 from wherry.broker.scripts import Scripts
 from wherry.broker.wire import Keys
 from wherry.engine.ledger import Ledger

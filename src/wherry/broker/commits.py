@@ -13,7 +13,7 @@ from itertools import islice
 from typing import ClassVar, cast
 
 from ..model import EntryId, Partition, ScopeId, Token
-from .connect import Argument, Command
+from .link import Argument, Command
 from .scripts import Script
 from .wire import Keys
 

@@ -26,15 +26,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry as SyncRetry
 
 from ..errors import ConfigError
+from .connection import Endpoint
 from .embedded import EmbeddedStore, default_directory, open_embedded
 from .history import Past, read_history
+from .link import Argument, Command, Link
 from .mapping import map_error
 from .memory import MemoryServer, memory_server
-from .packing import async_pool
+from .packing import async_pool, read_endpoint
+from .single import SingleLink
 
 SCHEMES = ("redis", "rediss", "unix", "embedded", "memory")
-Argument = str | bytes | int
-Command = Sequence[Argument]
 
 _CONNECT_TIMEOUT_S = 5.0
 
@@ -59,18 +60,8 @@ def heeding_cancellation() -> Generator[None]:
             raise asyncio.CancelledError
 
 
-class Link:
-    """Sends commands over connections of its own; answers are raw (RESP2, bytes).
-
-    Every call raises `StoreUnavailable` when it is not known to have been carried out,
-    `StoreRefused` for want of rights, and `StoreError` for any other error answer.
-
-    Attributes:
-        connects: how often a connection was made; redis-py also reconnects in silence.
-        client_id: number of the newest connection as the server counts, None if it will not
-            tell; with one call at a time there is one connection.
-        past: what is noticed of the server's history; None: it does not matter here.
-    """
+class PooledLink:
+    """Implements `wherry.broker.link.Link`, with as many connections as there are calls."""
 
     __slots__ = ("_client", "_history", "_where", "client_id", "connects", "past")
 
@@ -107,7 +98,7 @@ class Link:
                 raise redis_errors.ConnectionError("Redis was restarted or replaced")
 
     async def call(self, *command: Argument) -> Any:
-        """Send one command and return its answer."""
+        """See `wherry.broker.link.Link`."""
         try:
             with heeding_cancellation():
                 return await cast("Any", self._client).execute_command(*command)
@@ -115,11 +106,7 @@ class Link:
             raise map_error(error, self._where) from error
 
     async def calls(self, commands: Sequence[Command]) -> list[Any]:
-        """Send many commands in one write; an error answer stands in the list as a `WherryError`.
-
-        Raises:
-            StoreUnavailable: the connection broke; any of them may have been carried out.
-        """
+        """See `wherry.broker.link.Link`."""
         pipeline = cast("Any", self._client.pipeline(transaction=False))
         for command in commands:
             pipeline.execute_command(*command)
@@ -144,7 +131,7 @@ class Link:
         return Subscription(pubsub, self._where)
 
     async def aclose(self) -> None:
-        """Close all connections; calls under way fail."""
+        """See `wherry.broker.link.Link`."""
         await self._client.aclose(close_connection_pool=True)
 
 
@@ -181,7 +168,7 @@ class Subscription:
 
 
 class SyncLink:
-    """The same for the renewal thread: one blocking connection."""
+    """A link for the renewal thread: one blocking connection."""
 
     __slots__ = ("_client", "_where")
 
@@ -192,7 +179,7 @@ class SyncLink:
         self._where = where
 
     def call(self, *command: Argument) -> Any:
-        """Send one command and return its answer; raises as `Link` does."""
+        """Send one command and return its answer; raises as a `Link` does."""
         try:
             return cast("Any", self._client).execute_command(*command)
         except (redis_errors.RedisError, OSError) as error:
@@ -229,14 +216,14 @@ class Store:
         self.unix_s = time.time if memory is None else lambda: memory.unix_s()
         self.where = hide_password(url)
 
-    def link(self, *, answer_timeout_s: float | None = 10.0) -> Link:
+    def link(self, *, answer_timeout_s: float | None = 10.0) -> PooledLink:
         """A link with connections of its own, for one event loop.
 
         Args:
             answer_timeout_s: no answer for longer breaks the connection; for a blocking read
                 it must be above the time it blocks.
         """
-        greeter: list[Link] = []
+        greeter: list[PooledLink] = []
 
         async def greet(connection: Any) -> None:
             await greeter[0].greet(connection)
@@ -255,9 +242,23 @@ class Store:
                 redis_connect_func=greet,
             )
             client = aioredis.Redis.from_pool(pool)
-        link = Link(client, self.where)
+        link = PooledLink(client, self.where)
         greeter.append(link)
         return link
+
+    def single_link(self, *, answer_timeout_s: float | None = 10.0) -> Link:
+        """The same for one call at a time, quicker: for a worker's reads and commits."""
+        if self._memory is not None:
+            return self.link(answer_timeout_s=answer_timeout_s)
+        return SingleLink(
+            self._endpoint,
+            self.where,
+            connect_timeout_s=_CONNECT_TIMEOUT_S,
+            answer_timeout_s=answer_timeout_s,
+        )
+
+    async def _endpoint(self) -> Endpoint:
+        return read_endpoint(self._url)
 
     def sync_link(self, *, answer_timeout_s: float = 5.0) -> SyncLink:
         """A blocking link with a connection of its own, for one thread."""

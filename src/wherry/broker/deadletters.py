@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from ..model import ORIGIN, AttemptsRow, DeadLetter, EntryId, Partition, ScopeId
 from .attempts import read_row
-from .connect import Link
 from .entries import read_body
+from .link import Link
 from .scripts import Script
 from .streams import RawEntry, fetch_entries
 from .wire import Keys, unpack

@@ -43,6 +43,11 @@ async def read_history(connection: Any) -> str:
         info: bytes = await connection.read_response()
     except redis_errors.ResponseError:
         return ""
+    return name_history(info)
+
+
+def name_history(info: bytes) -> str:
+    """Name the history of the server that has answered so to INFO."""
     pairs = (line.partition(b":") for line in info.splitlines())
     fields = {name: value for name, _, value in pairs}
     return b" ".join(fields.get(name, b"") for name in (b"run_id", b"master_replid")).decode()

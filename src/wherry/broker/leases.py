@@ -11,7 +11,8 @@ from typing import Any, cast
 
 from ..errors import StoreError, WherryError
 from ..model import EntryId, MemberInfo, Partition, Token
-from .connect import Argument, Command, Link, Subscription
+from .connect import PooledLink, Subscription
+from .link import Argument, Command, Link
 from .scripts import Script, Scripts, run_many
 from .wire import PROTOCOL, Keys, Meta
 
@@ -85,7 +86,7 @@ class Leases:
 
     def __init__(
         self,
-        link: Link,
+        link: PooledLink,
         scripts: Scripts,
         keys: Keys,
         *,

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..errors import StoreError
-from .connect import Argument, Command, Link
+from .link import Argument, Command, Link
 
 _SOURCE = files("wherry.broker").joinpath("lua")
 _ALLOW_OOM = "#!lua flags=allow-oom\n"

@@ -9,8 +9,8 @@ from typing import cast
 from ..config import DEFAULT_PARTITIONS
 from ..errors import StoreError, StoreIncompatible, StoreRefused, WherryError
 from ..model import Outgoing, Partition, PartitionInfo, ScopeId
-from .connect import Argument, Command, Link
 from .leases import read_owners
+from .link import Argument, Command, Link
 from .scripts import Script, run_many
 from .wire import PROTOCOL, Keys, Meta, outgoing_fields
 

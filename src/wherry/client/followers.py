@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..broker.connect import Command
+from ..broker.link import Command
 from ..broker.streams import RawEntry
 from ..errors import ClientClosed, StoreUnavailable, WherryError
 from ..model import ORIGIN, id_key

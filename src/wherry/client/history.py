@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from ..broker.connect import Command, Link
+from ..broker.link import Command, Link
 from ..broker.streams import RawEntry
 from ..errors import StoreError, WherryError
 from ..model import ORIGIN, id_key

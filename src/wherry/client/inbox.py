@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from ..broker.connect import Command
+from ..broker.link import Command
 from ..broker.streams import RawEntry
 from ..broker.wire import read_reply
 from ..errors import ClientClosed, ReaderTooSlow, StoreUnavailable, WherryError

@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from ..broker.connect import Link, Store, open_store
+from ..broker.connect import Store, open_store
+from ..broker.link import Link
 from ..broker.scripts import Scripts
 from ..broker.streams import open_namespace, read_partition_count
 from ..broker.wire import Keys

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..broker.connect import Command, Link
+from ..broker.link import Command, Link
 from ..broker.streams import RawEntry, read_streams
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 from .session import Opened, Session

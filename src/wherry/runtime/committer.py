@@ -25,7 +25,7 @@ from ..broker.commits import (
     read_answers,
     split_point,
 )
-from ..broker.connect import Link
+from ..broker.link import Link
 from ..broker.scripts import Script, run_many
 from ..broker.wire import Keys
 from ..errors import StoreRefused, StoreUnavailable, WherryError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ..broker.connect import Link
+from ..broker.link import Link
 from ..broker.streams import RawEntry, fetch_entries, load_states
 from ..broker.wire import Keys
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError

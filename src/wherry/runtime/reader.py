@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..broker.connect import Link
+from ..broker.link import Link
 from ..broker.streams import RawEntry, read_streams
 from ..broker.wire import Keys
 from ..config import Config

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from ..broker.connect import Link, Store, SyncLink
+from ..broker.connect import Store, SyncLink
 from ..broker.leases import renew_command, renew_held
+from ..broker.link import Link
 from ..broker.scripts import Script, is_unknown_script
 from ..broker.wire import Keys
 from ..config import Config

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from ..broker.connect import Link
 from ..broker.deadletters import read_letter
 from ..broker.leases import read_owners
+from ..broker.link import Link
 from ..broker.scripts import Scripts
 from ..broker.streams import RawEntry, load_states
 from ..broker.wire import Keys, unpack

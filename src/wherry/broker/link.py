@@ -1,0 +1,46 @@
+"""Link: sends commands to a server and returns raw answers (RESP2, bytes).
+
+Every call raises `StoreUnavailable` when it is not known to have been carried out,
+`StoreRefused` for want of rights, and `StoreError` for any other error answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from .history import Past
+
+Argument = str | bytes | int
+Command = Sequence[Argument]
+
+
+class Link(Protocol):
+    """One client of a server.
+
+    Attributes:
+        connects: how often a connection was made; that happens in silence.
+        client_id: number of the newest connection as the server counts, None if it will not
+            tell; with one call at a time there is one connection.
+        past: what is noticed of the server's history; None: it does not matter here.
+    """
+
+    connects: int
+    client_id: int | None
+    past: Past | None
+
+    async def call(self, *command: Argument) -> Any:
+        """Send one command and return its answer."""
+        ...
+
+    async def calls(self, commands: Sequence[Command]) -> list[Any]:
+        """Send many commands in one write; an error answer stands in the list as a `WherryError`.
+
+        Raises:
+            StoreUnavailable: the connection broke; any of them may have been carried out.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections; calls under way fail."""
+        ...
