@@ -44,9 +44,6 @@ _BATCH = 1_000
 _PARTITIONS = 8
 _SCOPES = 250
 _SIZE_BYTES = 200
-_HEADER = 6
-_ANSWER = 4
-"""Arguments of a commit call before its operations, and of an operation with one reply."""
 
 
 def measure(rounds: int) -> dict[str, Any]:
@@ -77,8 +74,8 @@ class _Wire:
 
 
 def _operations(command: Command) -> int:
-    _, _, keys, *rest = command
-    return (len(rest) - int(keys) - _HEADER) // _ANSWER
+    """How many entries a commit call finishes: each is followed by its reply, the one of bytes."""
+    return sum(isinstance(argument, bytes) for argument in command)
 
 
 async def _carry(rounds: int) -> dict[str, list[float]]:

@@ -143,13 +143,14 @@ MUTANTS: dict[str, Mutant] = {
         f"{BAD}  redis",
         f"{NOT_BAD}  redis",
     ),
-    "no commit is void": Mutant(
-        "commit", f"scope, bad, write)\n{VOID_CHECK}", "scope, bad, write)\n"
-    ),
+    "no commit is void": Mutant("commit", f"scope, bad)\n{VOID_CHECK}", "scope, bad)\n"),
     # Short forms.
     "answer goes to another scope": Mutant("commit", "#KEYS[1] - 1 + #'out:'", "#KEYS[1] + 1"),
-    "scope of an answer is remembered for another": Mutant(
-        "commit", "scopes[out] = scope", "scopes[out], scopes[out + 1] = scope, scope"
+    "several answers are the first one": Mutant(
+        "commit",
+        "  for _ = 1, count do\n    local id, message = ARGV[at], ARGV[at + 1]",
+        "  local message\n  for _ = 1, count do\n"
+        "    local id = ARGV[at]\n    message = message or ARGV[at + 1]",
     ),
     "answer to a key of any type": Mutant("commit", "problem(out, 0)", "nil"),
     "answer without its index": Mutant("commit", "'i', id, 'n', '0', 's'", "'i', id, 's'"),

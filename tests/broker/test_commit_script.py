@@ -21,6 +21,7 @@ from tests.broker.tenure import (
     tenure,
 )
 from wherry.broker.commits import (
+    Answer,
     Bury,
     Emit,
     Fail,
@@ -32,7 +33,7 @@ from wherry.broker.commits import (
 )
 from wherry.broker.connect import Store
 from wherry.errors import StoreError
-from wherry.model import ScopeId, Token
+from wherry.model import EntryId, ScopeId, Token
 
 S = ScopeId("s")
 
@@ -484,14 +485,21 @@ async def test_largest_call_is_carried_out(store: Store):
 
 
 def test_calls_are_split_by_operations_replies_and_bytes():
-    def sizes(count: int, replies: int, size: int) -> list[int]:
-        return [size_of([b""] * replies, size)] * count
+    def first(*sizes: tuple[int, int, int]) -> tuple[int, int]:
+        """Operations: how many, of how many replies, of how many bytes."""
+        return split_point(
+            Answer(EntryId("1-1"), ScopeId("s"), b"", size_of([b""] * replies, size))
+            for count, replies, size in sizes
+            for _ in range(count)
+        )
 
-    assert split_point(sizes(1, 9_999, 2**30)) == 1, "a large one goes alone"
-    assert split_point(sizes(300, 0, 0)) == 128
-    assert split_point(sizes(100, 100, 0)) == 20
-    assert split_point(sizes(100, 0, 2**18)) == 3
-    assert split_point(sizes(3, 1, 1)) == 3
+    empty = size_of([], 0)
+    assert first((1, 9_999, 2**30)) == (1, size_of([b""] * 9_999, 2**30)), "a large one goes alone"
+    assert first((300, 0, 0)) == (128, 128 * empty)
+    assert first((100, 100, 0)) == (20, 20 * size_of([b""] * 100, 0))
+    assert first((100, 0, 2**18)) == (3, 3 * size_of([], 2**18))
+    assert first((3, 1, 1)) == (3, 3 * size_of([b""], 1))
+    assert first((1, 0, 0), (1, 0, 2**30)) == (1, empty)
 
 
 def test_answers_are_read():

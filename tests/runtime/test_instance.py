@@ -13,22 +13,24 @@ from hypothesis import strategies as st
 from tests.runtime.bare import turns, until
 from wherry.errors import ScopeClosed
 from wherry.model import Entry, EntryId, Message, Partition, ScopeId
-from wherry.runtime.delivery import Delivery
+from wherry.runtime.delivery import Delivery, deliver
 from wherry.runtime.inbox import Item
 from wherry.runtime.instance import MAX_UNACKED, NOTHING, Instance
 
 
 def delivery(number: int) -> Delivery:
-    return Delivery(
-        Entry(
-            id=EntryId(f"{number}-0"),
-            partition=Partition(0),
-            scope_id=ScopeId("scope"),
-            message={"type": "test", "number": number},
-            body=b"",
-            size_bytes=1,
-        )
-    )
+    entry = Entry()
+    entry.id = EntryId(f"{number}-0")
+    entry.partition = Partition(0)
+    entry.scope_id = ScopeId("scope")
+    entry.message = {"type": "test", "number": number}
+    entry.body = b""
+    entry.size_bytes = 1
+    entry.scope_keys = b""
+    entry.inbox = entry.message_id = ""
+    entry.headers = None
+    entry.mark = entry.expires_unix_ms = 0
+    return deliver(entry)
 
 
 class Lane:
@@ -65,6 +67,11 @@ class Lane:
     def stir(self, instance: Instance) -> None:
         self.stirs += 1
 
+    def finish_all(self, instance: Instance) -> None:
+        while instance.unfinished:
+            self.finish(instance, instance.unfinished[0])
+            del instance.unfinished[0]
+
     def finish(self, instance: Instance, delivery: Delivery) -> None:
         self.finished.append(delivery.entry.message["number"])
 
@@ -89,7 +96,7 @@ async def test_a_message_is_finished_by_the_next_receive():
     assert lane.finished == []
     assert await number_of(lane.instance) == 2
     assert lane.finished == [1]
-    lane.instance.finish_all()
+    lane.finish_all(lane.instance)
     assert lane.finished == [1, 2]
     assert lane.instance.unfinished == []
 

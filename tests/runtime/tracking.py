@@ -9,7 +9,7 @@ from typing import Any
 
 from wherry.hooks import Hooks
 from wherry.model import Entry, EntryId, Message, Partition, ScopeId
-from wherry.runtime.delivery import Delivery
+from wherry.runtime.delivery import Delivery, deliver
 from wherry.runtime.inbox import Item
 from wherry.runtime.instance import Instance
 from wherry.runtime.lane import Lane, Outlet
@@ -18,17 +18,18 @@ from wherry.runtime.pool import Pool
 
 
 def delivery(scope_id: Any, number: int, keys: bytes = b"") -> Delivery:
-    return Delivery(
-        Entry(
-            id=EntryId(f"{number}-0"),
-            partition=Partition(0),
-            scope_id=ScopeId(str(scope_id)),
-            message={"type": "test", "number": number},
-            body=b"",
-            size_bytes=1,
-            scope_keys=keys,
-        )
-    )
+    entry = Entry()
+    entry.id = EntryId(f"{number}-0")
+    entry.partition = Partition(0)
+    entry.scope_id = ScopeId(str(scope_id))
+    entry.message = {"type": "test", "number": number}
+    entry.body = b""
+    entry.size_bytes = 1
+    entry.scope_keys = keys
+    entry.inbox = entry.message_id = ""
+    entry.headers = None
+    entry.mark = entry.expires_unix_ms = 0
+    return deliver(entry)
 
 
 class Recording:

@@ -6,11 +6,12 @@ Everything that changes entries, replies, states and attempts goes through `enco
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from itertools import islice
-from typing import ClassVar, cast
+from typing import Any, NamedTuple, cast
 
 from ..model import EntryId, Partition, ScopeId, Token
 from .link import Argument, Command
@@ -51,15 +52,20 @@ class StateChange:
     packed: bytes | None
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(NamedTuple):
     """Finish an entry with one reply to its scope and nothing else, as most are."""
 
     entry_id: EntryId
     scope_id: ScopeId
     reply: bytes
     size_bytes: int = 0
-    inbox: ClassVar[str] = ""
+
+
+answer_of = cast(
+    "Callable[[tuple[EntryId, ScopeId, bytes, int]], Answer]",
+    partial(cast("Any", tuple).__new__, Answer),
+)
+"""An `Answer` of all its parts; one is made for each message, and so it takes half the time."""
 
 
 @dataclass(slots=True)
@@ -148,7 +154,8 @@ class Bury:
     is_kept: bool = True
 
 
-Operation = Answer | Commit | Emit | Fail | Hold | Bury
+Further = Commit | Emit | Fail | Hold | Bury
+Operation = Answer | Further
 COMMITS = (Answer, Commit)
 """What finishes an entry that was handled."""
 FINISHING = (Answer, Commit, Bury)
@@ -195,15 +202,15 @@ def size_of(replies: Sequence[bytes], replies_bytes: int) -> int:
     return OPERATION_BYTES + REPLY_BYTES * len(replies) + replies_bytes
 
 
-def split_point(sizes: Iterable[int]) -> int:
-    """How many of the first operations, by their sizes, fit into one call; at least one."""
+def split_point(operations: Iterable[Operation]) -> tuple[int, int]:
+    """How many of the first operations fit into one call, at least one, and their bytes."""
     count = size = 0
-    for size_bytes in islice(sizes, MAX_OPERATIONS):
-        size += size_bytes
-        if count and size > MAX_BYTES:
+    for operation in islice(operations, MAX_OPERATIONS):
+        if count and size + operation.size_bytes > MAX_BYTES:
             break
+        size += operation.size_bytes
         count += 1
-    return count
+    return count, size
 
 
 def encode_call(script: Script, keys: Keys, call: Call, retention: Retention) -> Command:
@@ -258,16 +265,24 @@ class _Encoder:
 
     def encode_all(self, operations: Sequence[Operation], arguments: list[Argument]) -> None:
         """Append the arguments of all operations; most are a reply to a message and no more."""
-        outs = self._outs
+        answering = ""  # the scope whose answers follow one another
+        count_at = 0
         for operation in operations:
-            if isinstance(operation, Answer):
-                scope_id = operation.scope_id
-                out = outs.get(scope_id) or self._out(scope_id)
-                arguments += ("a", operation.entry_id, out, operation.reply)
+            if type(operation) is Answer:
+                entry_id, scope_id, reply, _ = operation
+                if scope_id != answering:
+                    _note_count(arguments, count_at)
+                    answering = scope_id
+                    arguments += ("a", self._outs.get(scope_id) or self._out(scope_id), 0)
+                    count_at = len(arguments) - 1
+                arguments += (entry_id, reply)
             else:
-                arguments += self._encode(operation)
+                _note_count(arguments, count_at)
+                answering, count_at = "", 0
+                arguments += self._encode(cast("Further", operation))
+        _note_count(arguments, count_at)
 
-    def _encode(self, operation: Commit | Emit | Fail | Hold | Bury) -> list[Argument]:
+    def _encode(self, operation: Further) -> list[Argument]:
         scope, partition = operation.scope_id, self._partition
         if isinstance(operation, Fail):
             return ["f", operation.entry_id, scope, operation.row]
@@ -305,6 +320,12 @@ class _Encoder:
             name = self._keys.state(self._partition, scope)
             number = self._states[scope] = self._number(name)
         return (number, action, state.expected, state.packed or b"")
+
+
+def _note_count(arguments: list[Argument], count_at: int) -> None:
+    """Say, before the last answers, how many they are."""
+    if count_at:
+        arguments[count_at] = (len(arguments) - count_at) // 2
 
 
 def are_all_done(answer: object, count: int) -> bool:

@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from msgpack import unpackb
+
 from ..model import RESERVED_SCOPE_KEYS, BadEntry, Entry, EntryId, Message, Partition, ScopeId
-from .wire import SCOPE_ID_BYTES, scope_id_problem, unpack
+from .wire import NOT_MSGPACK, SCOPE_ID_BYTES, refuse_extension, scope_id_problem, unpack
 
 # Ids as they are read: to call a `NewType` costs as much as to decode.
 read_id = cast("Callable[[bytes], EntryId]", bytes.decode)
@@ -24,15 +26,26 @@ def read_entry(
         size = len(raw_scope) + len(body) + 2
         try:
             scope = read_scope_id(raw_scope)
-            message = unpack(body)
+            message = unpackb(body, strict_map_key=False, ext_hook=refuse_extension)
             if (
                 type(message["type"]) is str
                 and 0 < len(raw_scope) <= SCOPE_ID_BYTES
                 and scope[0] != "~"
                 and size <= limit_bytes
             ):
-                return Entry(entry_id, partition, scope, message, body, size)
-        except (ValueError, TypeError, LookupError):
+                entry = Entry()
+                entry.id = entry_id
+                entry.partition = partition
+                entry.scope_id = scope
+                entry.message = message
+                entry.body = body
+                entry.size_bytes = size
+                entry.scope_keys = b""
+                entry.inbox = entry.message_id = ""
+                entry.headers = None
+                entry.mark = entry.expires_unix_ms = 0
+                return entry
+        except (*NOT_MSGPACK, TypeError, LookupError):
             pass  # whatever it is, it is told below
     return _read_any(partition, entry_id, flat, limit_bytes)
 
@@ -72,20 +85,20 @@ def _read_fields(
     if keys:
         _check_scope_keys(keys)
     headers = fields.get(b"h")
-    return Entry(
-        id=number,
-        partition=partition,
-        scope_id=scope,
-        message=message,
-        body=body,
-        size_bytes=size,
-        scope_keys=keys,
-        inbox=fields.get(b"r", b"").decode("utf-8", "replace"),
-        headers=_read_map(headers, "h") if headers else None,
-        mark=_read_number(fields, b"w"),
-        expires_unix_ms=_read_number(fields, b"x"),
-        message_id=fields.get(b"k", b"").decode("utf-8", "replace"),
-    )
+    entry = Entry()
+    entry.id = number
+    entry.partition = partition
+    entry.scope_id = scope
+    entry.message = message
+    entry.body = body
+    entry.size_bytes = size
+    entry.scope_keys = keys
+    entry.inbox = fields.get(b"r", b"").decode("utf-8", "replace")
+    entry.headers = _read_map(headers, "h") if headers else None
+    entry.mark = _read_number(fields, b"w")
+    entry.expires_unix_ms = _read_number(fields, b"x")
+    entry.message_id = fields.get(b"k", b"").decode("utf-8", "replace")
+    return entry
 
 
 def read_body(body: bytes) -> Message:

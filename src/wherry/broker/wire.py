@@ -20,7 +20,11 @@ PROTOCOL = 1
 SCOPE_ID_BYTES = 512
 """Longest scope id."""
 
+NOT_MSGPACK = (msgpack.UnpackException, ValueError, RecursionError)
+"""What msgpack raises for bytes that are none of its own."""
+
 _packer = msgpack.Packer(use_bin_type=True)
+_NOT_PACKABLE = (TypeError, ValueError, OverflowError, RecursionError)
 _FLOAT = 0xCB
 """First byte of a packed float. To look for one byte costs a tenth of looking for ``bytes``."""
 
@@ -102,12 +106,8 @@ def pack(value: object, what: str, name: str = "") -> bytes:
     """
     try:
         data = _packer.pack(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        _packer.reset()
-        raise MessageError(
-            f"{_called(what, name)} cannot be packed: {error}; use None, bool, int (64 bits), "
-            "float, str, bytes, list and dict only"
-        ) from error
+    except _NOT_PACKABLE as error:
+        raise _refusal(error, what, name) from error
     if _FLOAT in data:
         _refuse_odd_floats(data, value, what, name)
     return data
@@ -122,7 +122,12 @@ def pack_message(message: Mapping[str, Any], limit_bytes: int) -> bytes:
     kind = message.get("type")
     if not isinstance(kind, str):
         raise MessageError("a message must be a dict with a 'type' of type str")
-    data = pack(message, "message", kind)
+    try:  # as `pack` does; each message comes through here
+        data = _packer.pack(message)
+    except _NOT_PACKABLE as error:
+        raise _refusal(error, "message", kind) from error
+    if _FLOAT in data:
+        _refuse_odd_floats(data, message, "message", kind)
     if len(data) > limit_bytes:
         raise MessageError(
             f"message {kind!r} has {len(data)} bytes, more than {limit_bytes}; "
@@ -138,8 +143,8 @@ def unpack(data: bytes) -> Any:
         ValueError: not msgpack, or an extension type.
     """
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=False, ext_hook=_refuse_extension)
-    except (msgpack.UnpackException, UnicodeDecodeError, RecursionError) as error:
+        return msgpack.unpackb(data, strict_map_key=False, ext_hook=refuse_extension)
+    except NOT_MSGPACK as error:
         raise ValueError(str(error) or type(error).__name__) from error
 
 
@@ -196,6 +201,14 @@ def read_reply(entry_id: bytes, flat: Sequence[bytes]) -> Reply:
     )
 
 
+def _refusal(error: Exception, what: str, name: str) -> MessageError:
+    _packer.reset()
+    return MessageError(
+        f"{_called(what, name)} cannot be packed: {error}; use None, bool, int (64 bits), "
+        "float, str, bytes, list and dict only"
+    )
+
+
 def _called(what: str, name: str) -> str:
     return f"{what} {name!r}" if name else what
 
@@ -231,5 +244,6 @@ def _refuse_odd(value: object, what: str) -> None:
             _refuse_odd(item, what)
 
 
-def _refuse_extension(code: int, _data: bytes) -> Any:
+def refuse_extension(code: int, _data: bytes) -> Any:
+    """For msgpack: extension types do not travel."""
     raise ValueError(f"extension type {code} is not allowed")

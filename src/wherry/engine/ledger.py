@@ -27,6 +27,8 @@ class Ledger:
         in_flight: entries held, in count.
         in_flight_bytes: the same in bytes.
         rewinds: how often reading started anew; an answer to an older read is dropped.
+        held: entries in hand, with their bytes; changed here only.
+        tombstones: entries that are finished with a read still on its way; changed here only.
     """
 
     partition: Partition
@@ -36,9 +38,9 @@ class Ledger:
     rewinds: int = 0
     in_flight: int = 0
     in_flight_bytes: int = 0
-    _held: dict[EntryId, int] = field(default_factory=lambda: {})
+    held: dict[EntryId, int] = field(default_factory=lambda: {})
+    tombstones: set[EntryId] = field(default_factory=lambda: set())
     _buried: deque[tuple[int, Collection[EntryId]]] = field(default_factory=lambda: deque())
-    _tombstones: set[EntryId] = field(default_factory=lambda: set())
 
     @property
     def has_tombstones(self) -> bool:
@@ -52,12 +54,12 @@ class Ledger:
 
     def knows(self, entry_id: EntryId) -> bool:
         """Whether an entry is in hand, or finished with a read still on its way."""
-        return entry_id in self._held or entry_id in self._tombstones
+        return entry_id in self.held or entry_id in self.tombstones
 
     def hold(self, entry_id: EntryId, size_bytes: int) -> None:
         """Take an entry in hand."""
-        assert entry_id not in self._held, "an entry is in hand once"
-        self._held[entry_id] = size_bytes
+        assert entry_id not in self.held, "an entry is in hand once"
+        self.held[entry_id] = size_bytes
         self.in_flight += 1
         self.in_flight_bytes += size_bytes
 
@@ -69,23 +71,23 @@ class Ledger:
             reads_sent: reads sent so far.
             reads_answered: reads answered so far, at most ``reads_sent``.
         """
-        held = self._held
+        held = self.held
         for entry_id in entry_ids:
             self.in_flight_bytes -= held.pop(entry_id, 0)
         self.in_flight = len(held)
         if reads_sent > reads_answered:
-            self._tombstones.update(entry_ids)
+            self.tombstones.update(entry_ids)
             self._buried.append((reads_sent, entry_ids))
 
     def forget(self, entry_id: EntryId) -> None:
         """Let go of an entry that was not finished; a later read brings it again."""
-        self.in_flight_bytes -= self._held.pop(entry_id, 0)
-        self.in_flight = len(self._held)
+        self.in_flight_bytes -= self.held.pop(entry_id, 0)
+        self.in_flight = len(self.held)
 
     def answered(self, reads_answered: int) -> None:
         """Reads up to this number were answered, or their connection is closed."""
         while self._buried and self._buried[0][0] <= reads_answered:
-            self._tombstones.difference_update(self._buried.popleft()[1])
+            self.tombstones.difference_update(self._buried.popleft()[1])
 
     def advance(self, entry_id: EntryId) -> None:
         """Everything up to this id has been read."""

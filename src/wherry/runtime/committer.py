@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 from ..broker.commits import (
@@ -56,6 +57,7 @@ class Result(NamedTuple):
 
 Sent = tuple[Operation, Track]
 """An operation and the track of its scope."""
+_OPERATION: Callable[[Sent], Operation] = itemgetter(0)
 
 
 class Desk(Protocol):
@@ -223,7 +225,7 @@ class Committer:
                 self._load(queue)
             if queue.in_flight:
                 ledger = queue.holding.ledger
-                operations = [operation for operation, _ in queue.in_flight]
+                operations = list(map(_OPERATION, queue.in_flight))
                 calls.append(
                     (
                         queue,
@@ -263,9 +265,9 @@ class Committer:
             waiting.clear()
             queue.waiting_bytes = 0
             return
-        count = split_point(operation.size_bytes for operation, _ in waiting)
+        count, size = split_point(map(_OPERATION, waiting))
         queue.in_flight = [waiting.popleft() for _ in range(count)]
-        queue.waiting_bytes -= sum(operation.size_bytes for operation, _ in queue.in_flight)
+        queue.waiting_bytes -= size
 
     def _answer(self, queue: _Queue, answer: object) -> None:
         sent, was_resent = queue.in_flight, queue.is_resent

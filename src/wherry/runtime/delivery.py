@@ -9,7 +9,7 @@ from ..model import Entry
 
 
 class Delivery:
-    """One attempt at one entry.
+    """One attempt at one entry; `deliver` makes it.
 
     Attributes:
         entry: what is handled.
@@ -35,21 +35,19 @@ class Delivery:
         "timer",
     )
 
-    def __init__(self, entry: Entry, attempt: int = 1) -> None:
-        """Make an attempt at an entry; one is made for each message, so this is kept cheap."""
-        self.entry = entry
-        self.attempt = attempt
-        self.replies: list[bytes] = []
-        self.replies_bytes = 0
-        self.emitted = 0
-        self.is_streamed = entry.mark == 2
-        self.run = 0
-        self.held_at_s = 0.0
-        self.timer: asyncio.TimerHandle | None = None
+    entry: Entry
+    attempt: int
+    replies: list[bytes] | tuple[()]
+    replies_bytes: int
+    emitted: int
+    is_streamed: bool
+    run: int
+    held_at_s: float
+    timer: asyncio.TimerHandle | None
 
     def begin_anew(self) -> None:
         """Forget what an attempt has sent; what was written stays, under another run."""
-        self.replies = []
+        self.replies = ()
         self.replies_bytes = 0
         self.emitted = 0
         self.is_streamed = self.entry.mark == 2
@@ -61,6 +59,19 @@ class Delivery:
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+
+def deliver(entry: Entry) -> Delivery:
+    """The first attempt at an entry; without an ``__init__``, for the reason that `Entry` has."""
+    delivery = Delivery()
+    delivery.entry = entry
+    delivery.attempt = 1
+    delivery.replies = ()
+    delivery.replies_bytes = delivery.emitted = delivery.run = 0
+    delivery.is_streamed = entry.mark == 2
+    delivery.held_at_s = 0.0
+    delivery.timer = None
+    return delivery
 
 
 def has_expired(entry: Entry, redis_ms: int) -> bool:

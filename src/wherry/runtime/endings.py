@@ -29,7 +29,7 @@ class Endings:
         """The application returned: what it was given is finished."""
         if not instance.acks:
             try:
-                instance.finish_all()
+                lane.finish_all(instance)
             except WherryError as error:
                 self.fail(lane, instance, error)
                 self._failures.add(error, lane)

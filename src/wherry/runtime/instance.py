@@ -44,8 +44,12 @@ class Post(Protocol):
         """The instance no longer waits in ``receive()``, though it got nothing."""
         ...
 
+    def finish_all(self, instance: Instance) -> None:
+        """All that was handed out is finished, oldest first; its effects may be committed."""
+        ...
+
     def finish(self, instance: Instance, delivery: Delivery) -> None:
-        """A delivery is finished; its effects may be committed."""
+        """One of several deliveries is finished."""
         ...
 
     def fail(self, instance: Instance, error: WherryError) -> None:
@@ -132,7 +136,7 @@ class Instance:
                 self._post.second_receive()
             elif self.unfinished and not self.acks:
                 try:
-                    self.finish_all()
+                    self._post.finish_all(self)
                 except WherryError as error:
                     self._fail(error)
         while not self.is_closed:
@@ -185,14 +189,6 @@ class Instance:
         under_way = self._post.pass_on(self, message)
         if under_way is not None:
             await under_way
-
-    def finish_all(self) -> None:
-        """Finish what was handed out, oldest first."""
-        unfinished = self.unfinished
-        while unfinished:
-            # What cannot be finished stays: its attempt fails.
-            self._post.finish(self, unfinished[0])
-            del unfinished[0]
 
     def _fail(self, error: WherryError) -> None:
         self.failure = error

@@ -280,10 +280,11 @@ class Lane(Record):
         if not policy.begin(self, inbox.items[0]):
             return NOTHING
         self.is_busy = True
-        item = inbox.take()
+        inbox.passes = 0
+        item = inbox.items.popleft()
         if instance.waiters and inbox.items:
             instance.wake()
-        if isinstance(item, Delivery):
+        if type(item) is Delivery:
             instance.unfinished.append(item)
             return policy.open(self, item)
         return item
@@ -298,6 +299,14 @@ class Lane(Record):
     def stir(self, instance: Instance) -> None:
         """See `wherry.runtime.instance.Post`."""
         self._host.stir(self)
+
+    def finish_all(self, instance: Instance) -> None:
+        """See `wherry.runtime.instance.Post`."""
+        unfinished, finish = instance.unfinished, self._host.policy.finish
+        while unfinished:
+            # What cannot be finished stays: its attempt fails.
+            finish(self, unfinished[0])
+            unfinished.pop(0)
 
     def finish(self, instance: Instance, delivery: Delivery) -> None:
         """See `wherry.runtime.instance.Post`."""

@@ -6,7 +6,7 @@ application asked for it. What is sent outside any message is written at once, w
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from ..broker.commits import Emit, size_of
@@ -24,6 +24,8 @@ from .instance import Instance
 from .lane import Lane
 
 HELD_WARNING_S = 1.0
+_OURS = frozenset({ACK, FLUSH})
+"""Events that are not for whoever reads the replies."""
 
 
 class Outbox:
@@ -62,51 +64,54 @@ class Outbox:
         instance = lane.instance
         if track is None or instance is None or track.holding.is_lost:
             raise ScopeClosed(f"scope {lane.scope_id!r} is not served here any more")
-        kind = message.get("type")
-        if kind == ACK:
+        delivery = instance.unfinished[0] if instance.unfinished else None
+        if message.get("type") in _OURS:
+            return self._obey(track, instance, message)
+        if "wherry" in message:
+            delivery = _cause_of(instance, message)
+            message = {key: value for key, value in message.items() if key != "wherry"}
+        packed = pack_message(message, self._message_bytes)
+        if delivery is None:
+            return self._emit(track, None, [packed])
+        if delivery.is_streamed:
+            delivery.replies = [*delivery.replies, packed]
+            return self._emit_held(track, delivery)
+        replies, size = delivery.replies, delivery.replies_bytes + len(packed)
+        if len(replies) >= self._most or size > self._most_bytes:
+            raise RepliesTooLarge(
+                f"scope {lane.scope_id!r} holds {len(replies)} replies "
+                f"({delivery.replies_bytes} bytes) for entry {delivery.entry.id}, as many as it "
+                "may; send {'type': 'wherry.flush'} in between, or raise replies_held"
+            )
+        if replies:
+            replies.append(packed)
+        else:
+            delivery.replies = [packed]
+            delivery.held_at_s = self._clock.now_s()
+        delivery.replies_bytes = size
+        return None
+
+    def _obey(self, track: Track, instance: Instance, message: Message) -> Awaitable[None] | None:
+        """Do what an event asks of Wherry itself."""
+        if message["type"] == ACK:
             if not self._takes_acks:
                 raise MessageError(
                     "message.ack was sent, but ack_mode is off; set it to auto or on"
                 )
             _acknowledge(instance, message)
             return None
-        delivery = instance.unfinished[0] if instance.unfinished else None
-        if "wherry" in message:
-            delivery = _cause_of(instance, message)
-            message = {key: value for key, value in message.items() if key != "wherry"}
-        if kind == FLUSH:
-            if delivery is None:
-                return None
-            delivery.is_streamed = True
-            return self._emit_held(track, delivery)
-        packed = pack_message(message, self._message_bytes)
+        delivery = _cause_of(instance, message)
         if delivery is None:
-            return self._emit(track, None, [packed])
-        if delivery.is_streamed:
-            delivery.replies.append(packed)
-            return self._emit_held(track, delivery)
-        self._hold(lane, delivery, packed)
-        return None
-
-    def _hold(self, lane: Lane, delivery: Delivery, packed: bytes) -> None:
-        replies, size = delivery.replies, delivery.replies_bytes + len(packed)
-        if len(replies) >= self._most or size > self._most_bytes:
-            raise RepliesTooLarge(
-                f"scope {lane.scope_id!r} holds {len(delivery.replies)} replies "
-                f"({delivery.replies_bytes} bytes) for entry {delivery.entry.id}, as many as it "
-                "may; send {'type': 'wherry.flush'} in between, or raise replies_held"
-            )
-        if not replies:
-            delivery.held_at_s = self._clock.now_s()
-        replies.append(packed)
-        delivery.replies_bytes = size
+            return None
+        delivery.is_streamed = True
+        return self._emit_held(track, delivery)
 
     def _emit_held(self, track: Track, delivery: Delivery) -> Awaitable[None] | None:
-        replies, delivery.replies, delivery.replies_bytes = delivery.replies, [], 0
+        replies, delivery.replies, delivery.replies_bytes = delivery.replies, (), 0
         return self._emit(track, delivery, replies) if replies else None
 
     def _emit(
-        self, track: Track, delivery: Delivery | None, replies: list[bytes]
+        self, track: Track, delivery: Delivery | None, replies: Sequence[bytes]
     ) -> Awaitable[None]:
         holding = track.holding
         holding.emits += 1

@@ -16,7 +16,7 @@ from ..hooks import Hooks
 from ..model import BadEntry, Entry, ScopeId
 from .clock import Clock
 from .committer import Committer
-from .delivery import Delivery, expiry_of, has_expired
+from .delivery import deliver, expiry_of, has_expired
 from .holding import Holding, Track
 from .pasts import Fate, Pasts
 from .pool import Face
@@ -49,11 +49,12 @@ class Router:
             Whether all were taken; those that there is no room for are left, to be read again.
         """
         ledger, partition = holding.ledger, holding.ledger.partition
+        held, tombstones = ledger.held, ledger.tombstones
         most, limit_bytes = self._config.in_flight_per_partition, self._config.message_bytes
         free = min(room.entries, most - ledger.in_flight)
         for raw_id, flat in raw:
             entry_id = read_id(raw_id)
-            if not ledger.knows(entry_id):
+            if entry_id not in held and entry_id not in tombstones:
                 if free <= 0 or room.size_bytes <= 0:
                     return False
                 entry = read_entry(partition, entry_id, flat, limit_bytes)
@@ -83,7 +84,7 @@ class Router:
         ledger.hold(entry.id, entry.size_bytes)
         is_plain = not (entry.expires_unix_ms or holding.attempts or holding.takeover)
         if is_plain and lane is not None and lane.is_open:
-            lane.input_queue.put_nowait(Delivery(entry))
+            lane.input_queue.put_nowait(deliver(entry))
         elif not self.deliver(track, entry):
             ledger.forget(entry.id)
             holding.deferred.add(entry.scope_id, entry.id)
@@ -117,7 +118,7 @@ class Router:
         ):
             self._committer.put(track, expiry_of(entry))
             return True
-        delivery = Delivery(entry)
+        delivery = deliver(entry)
         if holding.attempts or holding.takeover is not None:
             fate = self.pasts.resume(track, delivery)
             if fate is not Fate.DELIVER:

@@ -49,7 +49,7 @@ class Settlement:
         rested: list[Track] = []
         finished: list[EntryId] = []
         for operation, track in sent:
-            if isinstance(operation, Answer):
+            if type(operation) is Answer:
                 finished.append(operation.entry_id)
             elif isinstance(operation, FINISHING):
                 finished.append(operation.entry_id)
@@ -204,5 +204,5 @@ def _entry_of(operation: Operation) -> dict[EntryId, str]:
     """The entry of an operation, with its inbox; none for what was sent outside any message."""
     if isinstance(operation, Emit):
         return {EntryId(operation.cause): operation.inbox} if operation.cause else {}
-    inbox = "" if isinstance(operation, Fail) else operation.inbox
+    inbox = "" if isinstance(operation, Answer | Fail) else operation.inbox
     return {operation.entry_id: inbox}

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from ..broker.attempts import pack_row
-from ..broker.commits import ANSWER_BYTES, Answer, Commit, Fail, StateChange, size_of
+from ..broker.commits import ANSWER_BYTES, Commit, Fail, StateChange, answer_of, size_of
 from ..broker.entries import read_body
 from ..broker.wire import pack, unpack
 from ..config import Config
@@ -71,6 +71,8 @@ class Tracked:
         self._clock = clock
         self._hooks = hooks
         self._turns = Turns(config.concurrency)
+        self._is_durable = config.durable_state
+        self._handler_timeout_s = config.handler_timeout_s
 
     def created(self, lane: Lane) -> None:
         """Tie a new lane to the track of its scope; a scope of no held partition has none."""
@@ -84,7 +86,7 @@ class Tracked:
         """Whether the item is for the lane's instance, and there is room for one more busy lane."""
         if self.gate is not None and not self.gate.admits(lane, item):
             return False
-        if isinstance(item, Delivery):
+        if type(item) is Delivery:
             track: Track | None = lane.tracking
             entry = item.entry
             if track is None or track.holding.is_lost or entry.scope_keys != track.keys:
@@ -133,7 +135,7 @@ class Tracked:
         track.keys = head.entry.scope_keys if isinstance(head, Delivery) else b""
         scope = lane.scope = self.scopes.make(lane.scope_id, track.keys)
         refusal = None
-        if self._config.durable_state:
+        if self._is_durable:
             try:
                 scope["durable"] = await self._load(track)
             except (StoreError, ValueError) as error:
@@ -155,9 +157,9 @@ class Tracked:
         # Who was given it before may have changed it.
         is_fresh = "wherry" not in entry.message
         message = entry.message if is_fresh else read_body(entry.body)
-        if self._config.handler_timeout_s:
+        if self._handler_timeout_s:
             delivery.timer = asyncio.get_running_loop().call_later(
-                self._config.handler_timeout_s, self.on_overdue, lane, delivery
+                self._handler_timeout_s, self.on_overdue, lane, delivery
             )
         message["wherry"] = {
             "id": entry.id,
@@ -179,13 +181,13 @@ class Tracked:
         if delivery.timer is not None:
             delivery.stop_timer()
         if len(replies) == 1 and not (
-            self._config.durable_state or entry.mark or entry.inbox or delivery.emitted
+            self._is_durable or entry.mark or entry.inbox or delivery.emitted
         ):
             size = ANSWER_BYTES + delivery.replies_bytes
-            self.committer.put(track, Answer(entry.id, entry.scope_id, replies[0], size))
+            self.committer.put(track, answer_of((entry.id, entry.scope_id, replies[0], size)))
             return
         size = size_of(replies, delivery.replies_bytes)
-        change = self._change_of(lane, track) if self._config.durable_state else None
+        change = self._change_of(lane, track) if self._is_durable else None
         if change is not None and change.packed is not None:
             track.packed, track.version = change.packed, entry.id if change.packed else ""
         operation = Commit(

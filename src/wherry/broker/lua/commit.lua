@@ -4,7 +4,8 @@
 -- KEYS: in, lease, attempts, dead, then reply streams, inboxes and states by number.
 -- ARGV: token, '1' if this call may have been carried out before, MAXLEN and ttl ms of replies,
 --   ttl ms of states (0 none), number of the last emit that was acknowledged, then operations:
---   answer: 'a' id out message (a commit of one reply and nothing else, as most are)
+--   answers: 'a' out count, then so many: id message (commits of one scope, each of one reply and
+--           no more, as most are)
 --   commit: 'c' id scope out inbox state [action expected bytes] end first count message...
 --   emit:   'e' number id scope out inbox attempt first count message...
 --   fail:   'f' id scope row
@@ -49,7 +50,7 @@ if not (usable(1, 'stream') and usable(3, 'hash') and usable(4, 'stream')) then
 end
 
 local resent, maxlen, ttl, state_ttl = ARGV[2] == '1', ARGV[3], ARGV[4], tonumber(ARGV[5])
-local has_attempts = redis.call('EXISTS', KEYS[3]) == 1
+local has_attempts = kinds[3] ~= 'none'
 local at, touched, void, answers = 7, {}, {}, {}
 local are_done = true
 
@@ -147,19 +148,8 @@ local function finish_entry(id)
   return true
 end
 
--- The name of a reply stream ends with its scope: `{namespace:partition}:out:` and the scope id.
-local scopes, scope_at = {}, #KEYS[1] - 1 + #'out:'
-
-local function scope_of(out)
-  local scope = scopes[out]
-  if not scope then
-    scope = string.sub(KEYS[out], scope_at)
-    scopes[out] = scope
-  end
-  return scope
-end
-
-local function finish(id, scope, bad, write)
+-- 1: the entry is finished now, and what it caused is to be written.
+local function finish(id, scope, bad)
   if void[scope] then
     return -1
   end
@@ -172,16 +162,30 @@ local function finish(id, scope, bad, write)
     void[scope] = not resent
     return 0
   end
-  write()
   return 1
 end
 
-local function answer()
-  local id, out, message = take(), number(), take()
-  local scope = scope_of(out)
-  return finish(id, scope, problem(out, 0), function()
-    append(out, 0, 'm', message, 'i', id, 'n', '0', 's', scope)
-  end)
+local function note(result)
+  answers[#answers + 1] = result
+  are_done = are_done and result == 1
+end
+
+-- The name of a reply stream ends with its scope: `{namespace:partition}:out:` and the scope id.
+local scope_at = #KEYS[1] - 1 + #'out:'
+
+local function finish_answers()
+  local out, count = number(), number()
+  local scope = string.sub(KEYS[out], scope_at)
+  local bad = problem(out, 0)
+  for _ = 1, count do
+    local id, message = ARGV[at], ARGV[at + 1]
+    local result = finish(id, scope, bad)
+    if result == 1 then
+      append(out, 0, 'm', message, 'i', id, 'n', '0', 's', scope)
+    end
+    note(result)
+    at = at + 2
+  end
 end
 
 local function commit()
@@ -193,12 +197,14 @@ local function commit()
   local mark, first, count = take(), number(), number()
   local write = replies(id, scope, out, inbox, '', first, count, mark)
   local bad = state > 0 and state_problem(state, expected) or problem(out, inbox)
-  return finish(id, scope, bad, function()
+  local result = finish(id, scope, bad)
+  if result == 1 then
     write()
     if state > 0 then
       write_state(state, action, bytes, id)
     end
-  end)
+  end
+  return result
 end
 
 local function emit()
@@ -287,12 +293,15 @@ local function bury()
   return 1
 end
 
-local operations = {a = answer, c = commit, e = emit, f = fail, h = hold, b = bury}
+local operations = {c = commit, e = emit, f = fail, h = hold, b = bury}
 local last = #ARGV
 while at <= last do
-  local result = operations[take()]()
-  answers[#answers + 1] = result
-  are_done = are_done and result == 1
+  local operation = take()
+  if operation == 'a' then
+    finish_answers()
+  else
+    note(operations[operation]())
+  end
 end
 for key in pairs(touched) do
   redis.call('PEXPIRE', KEYS[key], ttl)
