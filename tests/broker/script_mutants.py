@@ -146,12 +146,6 @@ MUTANTS: dict[str, Mutant] = {
     "no commit is void": Mutant("commit", f"scope, bad)\n{VOID_CHECK}", "scope, bad)\n"),
     # Short forms.
     "answer goes to another scope": Mutant("commit", "#KEYS[1] - 1 + #'out:'", "#KEYS[1] + 1"),
-    "several answers are the first one": Mutant(
-        "commit",
-        "  for _ = 1, count do\n    local id, message = ARGV[at], ARGV[at + 1]",
-        "  local message\n  for _ = 1, count do\n"
-        "    local id = ARGV[at]\n    message = message or ARGV[at + 1]",
-    ),
     "answer to a key of any type": Mutant("commit", "problem(out, 0)", "nil"),
     "answer without its index": Mutant("commit", "'i', id, 'n', '0', 's'", "'i', id, 's'"),
     "all are done if the last is": Mutant(

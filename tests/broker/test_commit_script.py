@@ -58,6 +58,24 @@ async def test_commit_writes_replies_and_state_and_finishes_the_entry(store: Sto
         assert await held.entries() == []
 
 
+async def test_answers_of_one_scope_that_share_a_call_are_each_its_own(store: Store):
+    async with tenure(store) as held:
+        ids = [await held.add(scope) for scope in ("s", "s", "t", "s")]
+        operations = [
+            Answer(entry_id, ScopeId(scope), reply(number))
+            for number, (entry_id, scope) in enumerate(zip(ids, "ssts", strict=True))
+        ]
+        await held.call(commit(ids[1]))  # as if by another call: this one is there already
+        answers = await held.call(*operations)
+        assert answers == [DONE, ALREADY, DONE, VOID]
+        assert await held.call(operations[3]) == [DONE]
+        for scope, expected in (("s", (0, 3)), ("t", (2,))):
+            assert await held.replies(scope) == [
+                {"m": reply(n), "i": ids[n].encode(), "n": b"0", "s": scope.encode()}
+                for n in expected
+            ]
+
+
 async def test_end_mark_without_replies_carries_no_message(store: Store):
     async with tenure(store) as held:
         one, two = await held.add(), await held.add()
