@@ -49,6 +49,7 @@ from .runtime.renewal import Renewal, RenewalInLoop
 from .runtime.router import Router
 from .runtime.server import StatelessServer, first_error
 from .runtime.settlement import Settlement
+from .runtime.tallies import Tallies
 from .runtime.tracked import Tracked
 from .runtime.window import Window
 
@@ -181,6 +182,11 @@ class Worker(StatelessServer):
             self._started.clear()
             self._stop.clear()
             await links.aclose()
+
+    @property
+    def tallies(self) -> Tallies:
+        """What it has done since it was made."""
+        return self._holdings.tallies
 
     def _is_overridden(self, name: str) -> bool:
         """Whether user code has put a method of its own in place of one of ours."""

@@ -157,6 +157,8 @@ class HandOff:
                 partition=holding.partition,
                 reason=str(error),
             )
+        else:
+            self._holdings.tallies.handoffs += 1
 
     def hurry(self) -> None:
         """Cut off what still runs, now; also what is closed only after this, by `hand_off_all`."""

@@ -264,6 +264,7 @@ class Tracked:
         self.committer.put(track, operation)
         delivery.begin_anew()
         delivery.attempt += 1
+        self._holdings.tallies.retried += 1
         return True
 
     def _backoff_s(self, attempt: int) -> float:
@@ -288,6 +289,10 @@ class Tracked:
         if self.gate is not None:
             self.gate.ended(lane)
         self._turns.pass_on()
+
+    def evicted(self) -> None:
+        """Count it."""
+        self._holdings.tallies.evictions += 1
 
     def abandoned(self, lane: Lane) -> None:
         """Its partition is for another process, where the scope need not wait for this lane."""
