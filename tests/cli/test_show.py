@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from tests.servers import Server
 from wherry.broker.connect import open_store
 from wherry.broker.wire import Keys
-from wherry.cli.show import Status, as_json, as_table, read_status
+from wherry.cli.show import Status, as_data, as_table, read_status
 from wherry.model import MemberInfo, Partition, PartitionInfo
 
 LONG = "a-host-with-a-very-long-name-in-a-cluster-7c9d8b6f5-x2x4q-1234-5f3a9c"
@@ -42,6 +40,15 @@ STATUS = Status(
 )
 
 
+async def look(url: str) -> Status:
+    store = open_store(url)
+    link = store.link()
+    try:
+        return await read_status(link, store, "shop")
+    finally:
+        await link.aclose()
+
+
 def test_table_fits_80_columns_and_joins_like_neighbours():
     lines = as_table(STATUS).splitlines()
     assert max(map(len, lines)) <= 80
@@ -63,7 +70,7 @@ def test_table_fits_80_columns_and_joins_like_neighbours():
 
 
 def test_json_has_everything():
-    found = json.loads(as_json(STATUS))
+    found = as_data(STATUS)
     assert (found["backlog"], found["in_flight"], found["dead"], found["free"]) == (24, 7, 2, 2)
     assert found["members"][0]["worker"] == LONG
     assert found["members"][0]["partitions"] == 32
@@ -77,10 +84,9 @@ def test_json_has_everything():
 
 
 async def test_status_of_an_unused_namespace_creates_nothing(redis_server: Server):
-    store = open_store(redis_server.url)
-    status = await read_status(store, "shop")
+    status = await look(redis_server.url)
     assert "nobody has used it yet" in as_table(status)
-    assert json.loads(as_json(status))["partitions"] == []
+    assert as_data(status)["partitions"] == []
     assert redis_server.command("DBSIZE") == b":0\r\n"
 
 
@@ -94,12 +100,12 @@ async def test_status_is_read_from_the_server(redis_server: Server):
     redis_server.command(
         "HSET", keys.lease(Partition(0)), "owner", "w1", "expiry", "99999999999999"
     )
-    status = await read_status(open_store(redis_server.url), "shop")
+    status = await look(redis_server.url)
     assert [(one.owner, one.backlog, one.dead) for one in status.partitions] == [
         ("w1", 0, 0),
         ("", 1, 0),
         ("", 0, 1),
     ]
-    assert json.loads(as_json(status))["members"] == [
+    assert as_data(status)["members"] == [
         {"worker": "w1", "partitions": 1, "in_flight": 4, "fields": {"in_flight": "4"}}
     ]

@@ -6,20 +6,18 @@ What a command needs is imported when it runs, so that ``--help`` is quick.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import fleet
 from . import options as o
-from .exits import complain, reported
-from .settings import Settings, Value, choose_store, read_settings
+from .exits import reported
+from .opening import opened, read
+from .settings import Value
 
 if TYPE_CHECKING:
-    from ..broker.connect import Store
     from ..client.envelope import RequestOptions
 
 app = typer.Typer(
@@ -102,7 +100,7 @@ def run(
         "app_dir": app_dir,
     }
     with reported(worker=True):
-        settings = _read(flags, set_)
+        settings = read(flags, set_)
         from .serve import serve
 
         raise typer.Exit(serve(settings, on_terminal=sys.stderr.isatty()))
@@ -127,13 +125,10 @@ def send(
 
         event = messages.read_message(message)
         extra: RequestOptions = {"channel": channel, "message_id": message_id, "expires_s": expires}
-        settings = _read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
-        store = _open(settings)
-        try:
+        settings = read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
+        with opened(settings) as store:
             client = messages.make_client(store, settings.config)
             asyncio.run(messages.send(client, scope, event, extra))
-        finally:
-            store.close()
 
 
 @app.command()
@@ -161,15 +156,12 @@ def request(
             "message_id": message_id,
             "expires_s": expires,
         }
-        settings = _read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
-        store = _open(settings)
-        try:
+        settings = read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
+        with opened(settings) as store:
             client = messages.make_client(store, settings.config)
             asyncio.run(
                 messages.request(client, scope, event, extra, timeout_s=timeout, stream=stream)
             )
-        finally:
-            store.close()
 
 
 @app.command()
@@ -188,50 +180,10 @@ def replies(
         from . import messages
 
         start = None if after is None else messages.check_entry_id(after)
-        settings = _read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
-        store = _open(settings)
-        try:
+        settings = read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
+        with opened(settings) as store:
             client = messages.make_client(store, settings.config)
             asyncio.run(messages.replies(client, scope, after=start, follow=follow))
-        finally:
-            store.close()
 
 
-@app.command()
-def status(
-    *,
-    as_json: o.AsJson = False,
-    url: o.Url = None,
-    namespace: o.Namespace = None,
-    set_: o.Set = None,
-) -> None:
-    """Show workers, partitions, what waits and what died."""
-    with reported():
-        settings = _read({"url": url, "namespace": namespace}, set_)
-        store = _open(settings)
-        try:
-            from . import show
-
-            found = asyncio.run(show.read_status(store, settings.config.namespace))
-            print(show.as_json(found) if as_json else show.as_table(found))
-        finally:
-            store.close()
-
-
-def _read(flags: Mapping[str, Value | None], assignments: Sequence[str] | None) -> Settings:
-    return read_settings(
-        flags, assignments or (), environ=os.environ, directory=Path.cwd().absolute()
-    )
-
-
-def _open(settings: Settings) -> Store:
-    """The store of a command beside the worker."""
-    for one in settings.unknown:
-        hint = f"; did you mean {one.nearest}?" if one.nearest else ""
-        complain(f"warning: {one.name} is not a setting and is ignored{hint}")
-    url = choose_store(settings, own_process=False)
-    from ..broker.connect import open_store
-    from .logs import configure_logs
-
-    configure_logs(settings.log_level, json_lines=False)
-    return open_store(url, server_binary=settings.embedded_binary)
+app.add_typer(fleet.commands)

@@ -70,3 +70,7 @@ After = Annotated[
     str | None, _option(metavar="ID", help="Go on behind this reply; oldest kept if unset.")
 ]
 AsJson = Annotated[bool, _option("--json", help="One JSON object, with all there is.")]
+Watch = Annotated[bool, _option("--watch", help="Look again and again; Ctrl-C ends it.")]
+Every = Annotated[
+    float, _option(metavar="SECONDS", help="Between two looks with --watch.", min=0.1)
+]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
 
-from ..broker.connect import Store
+from ..broker.connect import Link, Store
 from ..broker.leases import read_members
 from ..broker.scripts import fit_scripts
 from ..broker.streams import read_partitions
 from ..broker.wire import Keys
 from ..model import MemberInfo, Partition, PartitionInfo
-
-_WIDTH = 80
+from .tables import shorten, table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +35,16 @@ class Status:
     partitions: Sequence[PartitionInfo]
 
 
-async def read_status(store: Store, namespace: str) -> Status:
+def looking(store: Store, namespace: str) -> Callable[[Link], Awaitable[Status]]:
+    """What looks at a namespace of a store."""
+
+    async def look(link: Link) -> Status:
+        return await read_status(link, store, namespace)
+
+    return look
+
+
+async def read_status(link: Link, store: Store, namespace: str) -> Status:
     """Look at a namespace.
 
     Raises:
@@ -45,18 +52,14 @@ async def read_status(store: Store, namespace: str) -> Status:
         StoreRefused: Redis refuses the login or a command.
     """
     keys = Keys(namespace)
-    link = store.link()
-    try:
-        answer = await link.call("HMGET", keys.meta, "partitions", "generation")
-        count, generation = cast("list[bytes | None]", answer)
-        members = await read_members(link, keys)
-        partitions: list[PartitionInfo] = []
-        if count is not None:
-            scripts = await fit_scripts(link, memory=store.is_memory)
-            numbers = [Partition(number) for number in range(int(count))]
-            partitions = await read_partitions(link, scripts.survey, keys, numbers)
-    finally:
-        await link.aclose()
+    answer = await link.call("HMGET", keys.meta, "partitions", "generation")
+    count, generation = cast("list[bytes | None]", answer)
+    members = await read_members(link, keys)
+    partitions: list[PartitionInfo] = []
+    if count is not None:
+        scripts = await fit_scripts(link, memory=store.is_memory)
+        numbers = [Partition(number) for number in range(int(count))]
+        partitions = await read_partitions(link, scripts.survey, keys, numbers)
     return Status(
         namespace=namespace,
         store=store.where,
@@ -66,39 +69,36 @@ async def read_status(store: Store, namespace: str) -> Status:
     )
 
 
-def as_json(status: Status) -> str:
-    """The status as one JSON object; numbers are numbers, times are milliseconds."""
-    return json.dumps(
-        {
-            "namespace": status.namespace,
-            "store": status.store,
-            "generation": status.generation,
-            "members": [
-                {
-                    "worker": one.worker_id,
-                    "partitions": _held(status, one),
-                    "in_flight": _number(one.fields.get("in_flight")),
-                    "fields": one.fields,
-                }
-                for one in status.members
-            ],
-            "partitions": [
-                {
-                    "partition": one.partition,
-                    "owner": one.owner,
-                    "lease_ms": one.lease_ms,
-                    "backlog": one.backlog,
-                    "dead": one.dead,
-                }
-                for one in status.partitions
-            ],
-            "backlog": sum(one.backlog for one in status.partitions),
-            "in_flight": _in_flight(status),
-            "dead": sum(one.dead for one in status.partitions),
-            "free": sum(not one.owner for one in status.partitions),
-        },
-        indent=2,
-    )
+def as_data(status: Status) -> dict[str, object]:
+    """The status for JSON; numbers are numbers, times are milliseconds."""
+    return {
+        "namespace": status.namespace,
+        "store": status.store,
+        "generation": status.generation,
+        "members": [
+            {
+                "worker": one.worker_id,
+                "partitions": _held(status, one),
+                "in_flight": _number(one.fields.get("in_flight")),
+                "fields": one.fields,
+            }
+            for one in status.members
+        ],
+        "partitions": [
+            {
+                "partition": one.partition,
+                "owner": one.owner,
+                "lease_ms": one.lease_ms,
+                "backlog": one.backlog,
+                "dead": one.dead,
+            }
+            for one in status.partitions
+        ],
+        "backlog": sum(one.backlog for one in status.partitions),
+        "in_flight": _in_flight(status),
+        "dead": sum(one.dead for one in status.partitions),
+        "free": sum(not one.owner for one in status.partitions),
+    }
 
 
 def as_table(status: Status) -> str:
@@ -117,17 +117,17 @@ def as_table(status: Status) -> str:
     if status.members:
         rows = [
             [
-                _shorten(one.worker_id, 36),
+                shorten(one.worker_id, 36),
                 str(_held(status, one)),
                 str(_number(one.fields.get("in_flight"))),
                 one.fields.get("pid", ""),
-                _shorten(one.fields.get("version", ""), 10),
+                shorten(one.fields.get("version", ""), 10),
             ]
             for one in status.members
         ]
-        blocks.append(_table(["WORKER", "PARTITIONS", "IN FLIGHT", "PID", "VERSION"], rows, {0, 4}))
+        blocks.append(table(["WORKER", "PARTITIONS", "IN FLIGHT", "PID", "VERSION"], rows, {0, 4}))
     titles = ["PARTITION", "OWNER", "LEASE", "BACKLOG", "DEAD LETTERS"]
-    blocks.append(_table(titles, _partition_rows(status.partitions), {0, 1}))
+    blocks.append(table(titles, _partition_rows(status.partitions), {0, 1}))
     return "\n\n".join(blocks)
 
 
@@ -142,28 +142,8 @@ def _partition_rows(partitions: Sequence[PartitionInfo]) -> list[list[str]]:
             first, last = run[0].partition, run[-1].partition
             lease = f"{min(one.lease_ms for one in run) / 1000:.1f} s" if owner else "-"
             name = str(first) if first == last else f"{first}-{last}"
-            rows.append([name, _shorten(owner, 36) or "(free)", lease, str(backlog), str(dead)])
+            rows.append([name, shorten(owner, 36) or "(free)", lease, str(backlog), str(dead)])
     return rows
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], left: set[int]) -> str:
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if index in left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (titles, *rows)
-    ]
-    return "\n".join(line[:_WIDTH] for line in lines)
-
-
-def _shorten(text: str, width: int) -> str:
-    """Keep both ends: names of one fleet differ at either."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[-tail:]}"
 
 
 def _held(status: Status, member: MemberInfo) -> int:
