@@ -55,7 +55,8 @@ class Scripts:
     """
 
     __slots__ = (
-        "beat", "claim", "commit", "release", "renew", "replay", "send", "survey", "unhold"
+        "answer", "backlog", "beat", "claim", "commit", "release", "renew", "replay", "send",
+        "survey", "unhold", "waiting"
     )  # fmt: skip
 
     def __init__(self, *, allow_oom: bool = True, memory: bool = False) -> None:
@@ -67,6 +68,8 @@ class Scripts:
         """
         clock = _read("memory_clock" if memory else "clock")
         head = _ALLOW_OOM if allow_oom and not memory else ""
+        self.answer = Script(head + _read("answer"))
+        self.backlog = Script(head + clock + _read("backlog"))
         self.beat = Script(head + clock + _read("beat"))
         self.claim = Script(head + clock + _read("claim"))
         self.commit = Script(head + clock + _read("commit"))
@@ -76,6 +79,7 @@ class Scripts:
         self.send = Script(_read("send"))
         self.replay = Script(_read("replay"))
         self.unhold = Script(_read("unhold"))
+        self.waiting = Script(_read("waiting"))
 
 
 async def fit_scripts(link: Link, *, memory: bool) -> Scripts:

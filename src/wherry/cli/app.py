@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import fleet
+from . import fleet, scopes
 from . import options as o
 from .exits import reported
 from .opening import opened, read
@@ -187,3 +187,4 @@ def replies(
 
 
 app.add_typer(fleet.commands)
+app.add_typer(scopes.commands, name="scopes")

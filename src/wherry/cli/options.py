@@ -74,3 +74,22 @@ Watch = Annotated[bool, _option("--watch", help="Look again and again; Ctrl-C en
 Every = Annotated[
     float, _option(metavar="SECONDS", help="Between two looks with --watch.", min=0.1)
 ]
+WorkerId = Annotated[
+    str, _argument(metavar="WORKER", help="Its id, or a part that no other worker has.")
+]
+Wait = Annotated[
+    float,
+    _option(metavar="SECONDS", help="For the worker to leave the fleet; 0 does not wait.", min=0.0),
+]
+UntilIdle = Annotated[
+    bool, _option("--until-idle", help="Wait until nothing is being handled any more, too.")
+]
+WorkersTimeout = Annotated[
+    float, _option(metavar="SECONDS", help="For all workers to say that they know.", min=0.001)
+]
+OneScope = Annotated[str, _argument(metavar="SCOPE", help="Which.")]
+By = Annotated[str, _option(metavar="ORDER", help="age, waiting or attempts: which come first.")]
+Count = Annotated[int, _option(help="So many at most, and of each worker.", min=1, max=200)]
+AnswerTimeout = Annotated[
+    float, _option(metavar="SECONDS", help="For workers to answer.", min=0.001)
+]

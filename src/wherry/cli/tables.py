@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ..broker.connect import Link, Store
+from ..broker.connect import Store
+from ..broker.link import Link
 from ..errors import StoreUnavailable
 from .exits import complain
 

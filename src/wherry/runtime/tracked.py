@@ -74,6 +74,11 @@ class Tracked:
         self._is_durable = config.durable_state
         self._handler_timeout_s = config.handler_timeout_s
 
+    @property
+    def busy(self) -> int:
+        """How many lanes handle a message."""
+        return self._turns.busy
+
     def created(self, lane: Lane) -> None:
         """Tie a new lane to the track of its scope; a scope of no held partition has none."""
         if isinstance(lane.scope_id, str):
