@@ -208,6 +208,6 @@ def _partition_rows(partitions: Sequence[PartitionInfo]) -> list[list[str]]:
             lease = f"{min(one.lease_ms for one in run) / 1000:.1f} s" if owner else "-"
             oldest = span(run[0].oldest_ms / 1000) if backlog else "-"
             name = str(first) if first == last else f"{first}-{last}"
-            owned = shorten(owner, 32) or "(free)"
+            owned = shorten(owner, 30) or "(free)"
             rows.append([name, owned, lease, str(backlog), oldest, str(dead)])
     return rows

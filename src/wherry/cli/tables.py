@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from ..broker.connect import Store
 from ..broker.link import Link
@@ -65,8 +65,8 @@ def show(
     Raises:
         WherryError: from ``look``; while watching from the first one, and any but an outage.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 is no mistake
+    with contextlib.suppress(AttributeError):  # a terminal that is not UTF-8 is no mistake
+        cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="replace")
 
     def text(found: Found) -> str:
         if not showing.as_json:
