@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import re
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from .link import Argument, Command, Link
 from .mapping import map_error
 from .memory import MemoryServer, memory_server
 from .packing import async_pool, read_endpoint
+from .passwords import hide_password
 from .single import SingleLink
 
 SCHEMES = ("redis", "rediss", "unix", "embedded", "memory")
@@ -325,12 +325,3 @@ def open_store(url: str, *, server_binary: str | None = None) -> Store:
         why = "quote special letters of the password, %2F for /" if "@" in url else str(error)
         raise ConfigError(f"store URL {hide_password(url)!r} is malformed: {why}") from None
     return Store(url)
-
-
-def hide_password(url: str) -> str:
-    """The URL without its password, also if it is misspelt or the password is not quoted."""
-    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
-    login, at, place = rest.rpartition("@")
-    user, colon, _ = login.partition(":")
-    hidden = f"{scheme}{separator}{user}{colon}{'***' if colon else ''}{at}{place}"
-    return re.sub(r"([?&](?:ssl_)?password=)[^&#]*", r"\1***", hidden)
