@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import fleet, scopes
+from . import configuration, dlq, fleet, probes, purge, scopes
 from . import options as o
 from .exits import reported
 from .opening import opened, read
@@ -188,3 +188,7 @@ def replies(
 
 app.add_typer(fleet.commands)
 app.add_typer(scopes.commands, name="scopes")
+app.add_typer(dlq.commands, name="dlq")
+app.add_typer(configuration.commands, name="config")
+app.command("health")(probes.health)
+app.command("purge")(purge.purge)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .exits import complain
+import typer
+
+from ..errors import ConfigError
+from .exits import ExitCode, complain
 from .settings import Settings, Value, choose_store, read_settings
 
 if TYPE_CHECKING:
@@ -26,6 +30,28 @@ def read(flags: Mapping[str, Value | None], assignments: Sequence[str] | None) -
     )
 
 
+def warn_unknown(settings: Settings) -> None:
+    """Say which variables of the environment look like settings and are none."""
+    for one in settings.unknown:
+        hint = f"; did you mean {one.nearest}?" if one.nearest else ""
+        complain(f"warning: {one.name} is not a setting and is ignored{hint}")
+
+
+def confirm(question: str) -> None:
+    """Ask on the terminal before something is deleted.
+
+    Raises:
+        ConfigError: nobody can answer.
+        typer.Exit: the answer is not yes; the exit code is 1.
+    """
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{question} Nobody can answer here; give --yes, or --dry-run to look")
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        complain("nothing was done")
+        raise typer.Exit(ExitCode.CRASHED)
+
+
 @contextlib.contextmanager
 def opened(settings: Settings) -> Generator[Store]:
     """The store that a command beside the worker looks at.
@@ -33,9 +59,7 @@ def opened(settings: Settings) -> Generator[Store]:
     Raises:
         WherryError: as `choose_store` and `open_store` say.
     """
-    for one in settings.unknown:
-        hint = f"; did you mean {one.nearest}?" if one.nearest else ""
-        complain(f"warning: {one.name} is not a setting and is ignored{hint}")
+    warn_unknown(settings)
     url = choose_store(settings, own_process=False)
     from ..broker.connect import open_store
     from .logs import configure_logs

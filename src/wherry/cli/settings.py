@@ -11,7 +11,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args, get_type_hints
 
@@ -81,6 +81,8 @@ class Settings:
         factory: whether the attribute is called to get the application.
         loop: auto, asyncio or uvloop.
         unknown: environment variables that were ignored.
+        sources: setting -> where its value was found, as messages name it; not those that have
+            their defaults.
     """
 
     config: Config
@@ -93,6 +95,7 @@ class Settings:
     factory: bool = False
     loop: str = "auto"
     unknown: tuple[UnknownVariable, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=lambda: {})
 
 
 class _Found(NamedTuple):
@@ -131,7 +134,8 @@ def read_settings(
         config = Config(**cast("dict[str, Any]", values))
     except ConfigError as error:
         raise ConfigError(_with_sources(str(error), found)) from error
-    return Settings(config=config, unknown=unknown, **process)
+    sources = {name: one.source for name, one in found.items()}
+    return Settings(config=config, unknown=unknown, sources=sources, **process)
 
 
 def choose_store(settings: Settings, *, own_process: bool) -> str:
