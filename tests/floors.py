@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
     "runtime": 3,
     "worker": 4,
     "client": 4,
+    "doctor": 4,  # sees the broker alone, and belongs to no worker
     "testing": 4,
     "cli": 5,
     "exports": 5,  # imports by name whatever is public, and is imported by the top alone

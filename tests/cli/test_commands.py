@@ -248,6 +248,7 @@ def test_help_loads_nothing_that_only_a_command_needs(tmp_path: Path):
     loaded = {line.rsplit("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "wherry.cli.app" in loaded
     assert not loaded & {"wherry.cli.serve", "wherry.cli.messages", "rich.console", "uvloop"}
+    assert not loaded & {"wherry.worker", "wherry.client", "redis", "fakeredis"}
 
 
 def test_version(tmp_path: Path):

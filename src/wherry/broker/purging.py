@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import cast
 
-from .connect import Link
+from .link import Link
 from .wire import Keys
 
 _SCANNED_AT_ONCE = 1_000

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import configuration, dlq, fleet, probes, purge, scopes
+from . import configuration, dlq, doctor, fleet, probes, purge, scopes
 from . import options as o
 from .exits import reported
 from .opening import opened, read
@@ -190,5 +190,6 @@ app.add_typer(fleet.commands)
 app.add_typer(scopes.commands, name="scopes")
 app.add_typer(dlq.commands, name="dlq")
 app.add_typer(configuration.commands, name="config")
+app.command("doctor")(doctor.doctor)
 app.command("health")(probes.health)
 app.command("purge")(purge.purge)

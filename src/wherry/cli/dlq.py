@@ -18,7 +18,7 @@ from .exits import ExitCode, reported
 from .opening import confirm, opened, read
 
 if TYPE_CHECKING:
-    from ..broker.connect import Link
+    from ..broker.link import Link
     from ..client.letter_search import Place
     from .letters import Choice, Letters, Listing, Outcome
     from .settings import Settings

@@ -13,7 +13,7 @@ from .session import Opened, Session
 
 PAGE = 100
 _REPLAYED_AT_ONCE = 32
-_MOST_HELD = 1_000
+MOST_HELD = 1_000
 
 
 class DeadLetters:
@@ -118,7 +118,7 @@ class DeadLetters:
         return await broker.drop_letters(opened.link, keys, Partition(partition), letter_ids)
 
     async def held(
-        self, partition: int, *, after: str = ORIGIN, count: int = _MOST_HELD
+        self, partition: int, *, after: str = ORIGIN, count: int = MOST_HELD
     ) -> list[DeadLetter]:
         """Messages that failed too often and hold their scopes (``on_dead_letter = "hold"``).
 
@@ -130,7 +130,7 @@ class DeadLetters:
             self._session.keys,
             Partition(partition),
             after=after,
-            count=max(1, min(count, _MOST_HELD)),
+            count=max(1, min(count, MOST_HELD)),
         )
 
     async def get_held(self, partition: int, entry_id: str) -> DeadLetter | None:
