@@ -26,6 +26,8 @@ FLOORS: dict[str, int] = {
     "client": 4,
     "doctor": 4,  # sees the broker alone, and belongs to no worker
     "testing": 4,
+    # Processes around a worker; it sees a worker's lanes, and the worker itself as a Protocol.
+    "supervisor": 4,
     "cli": 5,
     "exports": 5,  # imports by name whatever is public, and is imported by the top alone
     "__main__": 5,

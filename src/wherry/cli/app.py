@@ -6,19 +6,24 @@ What a command needs is imported when it runs, so that ``--help`` is quick.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..supervisor.parent import Parent
 from . import configuration, dlq, doctor, fleet, probes, purge, scopes
 from . import options as o
 from .exits import reported
 from .opening import opened, read
-from .settings import Value
+from .ranges import Value
 
 if TYPE_CHECKING:
     from ..client.envelope import RequestOptions
+
+# Options whose settings have another name.
+_RENAMED = {"application": "app", "lease": "lease_s", "drain_timeout": "drain_timeout_s"}
 
 app = typer.Typer(
     name="wherry",
@@ -70,40 +75,34 @@ def run(
     drain_timeout: o.DrainTimeout = None,
     max_attempts: o.MaxAttempts = None,
     on_dead_letter: o.OnDeadLetter = None,
+    workers: o.Workers = None,
+    max_messages: o.MaxMessages = None,
+    max_memory: o.MaxMemory = None,
+    reload: o.Reload = None,
     log_level: o.LogLevel = None,
     loop: o.Loop = None,
     factory: o.Factory = None,
     app_dir: o.AppDir = None,
     set_: o.Set = None,
 ) -> None:
-    """Run a worker until it is stopped.
+    """Run a worker, or several, until stopped.
 
     SIGTERM or Ctrl-C drains: no new messages, running ones finish. A second one hands back at once.
+    SIGHUP replaces all workers of a supervisor, one by one. SIGUSR1 prints tasks and instances.
     """
-    flags: dict[str, Value | None] = {
-        "app": application,
-        "url": url,
-        "namespace": namespace,
-        "partitions": partitions,
-        "channel": channel,
-        "max_applications": max_applications,
-        "concurrency": concurrency,
-        "durable_state": durable_state,
-        "lifespan": lifespan,
-        "lease_s": lease,
-        "drain_timeout_s": drain_timeout,
-        "max_attempts": max_attempts,
-        "on_dead_letter": on_dead_letter,
-        "log_level": log_level,
-        "loop": loop,
-        "factory": factory,
-        "app_dir": app_dir,
-    }
+    given: dict[str, Value | None] = {_RENAMED.get(k, k): v for k, v in locals().items()}
     with reported(worker=True):
-        settings = read(flags, set_)
+        parent = Parent.take(os.environ)
+        given.pop("set_")
+        settings = read(given, set_)
+        on_terminal = sys.stderr.isatty()
+        if parent is None and (settings.workers > 1 or settings.reload):
+            from .supervise import supervise
+
+            raise typer.Exit(supervise(settings, on_terminal=on_terminal))
         from .serve import serve
 
-        raise typer.Exit(serve(settings, on_terminal=sys.stderr.isatty()))
+        raise typer.Exit(serve(settings, on_terminal=on_terminal, parent=parent))
 
 
 @app.command()

@@ -49,6 +49,16 @@ OnDeadLetter = Annotated[
     str | None, _option(help="After the last attempt: bury the message, or hold its scope.")
 ]
 Loop = Annotated[str | None, _option(help="auto, asyncio or uvloop.")]
+Workers = Annotated[int | None, _option(help="Processes; with more than one, supervised.")]
+Reload = Annotated[
+    bool | None, _option("--reload/--no-reload", help="Replace workers when the code changes.")
+]
+MaxMessages = Annotated[
+    int | None, _option(help="About so many messages, then the process is replaced; 0 never.")
+]
+MaxMemory = Annotated[
+    str | None, _option(metavar="SIZE", help="The process is replaced beyond, such as 512M.")
+]
 Factory = Annotated[
     bool | None, _option("--factory/--no-factory", help="Call ATTRIBUTE to get the application.")
 ]
