@@ -46,6 +46,7 @@ class Signals:
         self._hooks = hooks
         self._heard = 0
         self._is_draining = False
+        self._is_over = False
         self._worker: Worker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -57,6 +58,7 @@ class Signals:
         """
 
         def hear(_number: int, _: FrameType | None) -> None:
+            self._is_over = True
             raise KeyboardInterrupt
 
         def show(_number: int, frame: FrameType | None) -> None:
@@ -68,7 +70,14 @@ class Signals:
 
     @contextlib.contextmanager
     def serving(self, worker: Worker) -> Generator[None]:
-        """While the worker runs; enter it in the loop's thread."""
+        """While the worker runs; enter it in the loop's thread.
+
+        Raises:
+            KeyboardInterrupt: a signal was heard before, and what it raised was swallowed, as
+                Python does in a finalizer.
+        """
+        if self._is_over:
+            raise KeyboardInterrupt
         self._worker, self._loop = worker, asyncio.get_running_loop()
         with (
             _handlers(_STOP, self._hear),

@@ -11,6 +11,7 @@ process tries to start for all, so that a mistake is told once; when it does not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from .processes import Kill, Life, Process, Slot, Start, Step, Tell, Terminate
@@ -101,10 +102,15 @@ class Supervision:
 
     def recycle(self, number: int, reason: str, now_s: float) -> list[Step]:
         """A process asks to be replaced."""
+        steps: list[Step] = []
         process = self.processes.get(number)
-        if process is not None:
+        if process is not None and process.ready_at_s is not None:
             process.worn = reason
-        return self._plan(now_s, [])
+            served_s = now_s - process.ready_at_s
+            if served_s < STEADY_S:
+                how = {"reason": reason, "duration_s": round(served_s, 1)}
+                steps.append(Tell("a limit is so low that workers reach it soon", number, how))
+        return self._plan(now_s, steps)
 
     def renew(self, now_s: float) -> list[Step]:
         """Replace everybody: a restart was asked for, or the code has changed."""
@@ -165,7 +171,8 @@ class Supervision:
             due += [process.started_at_s + HEAD_START_S, process.started_at_s + SLOW_START_S]
         if not self._is_waiting and not self._stops:
             due += [slot.start_at_s for slot in self._slots]
-        return min((one for one in due if one > now_s), default=None)
+            due += [_worn_at_s(one) for one in self.processes.values()]
+        return min((one for one in due if now_s < one < math.inf), default=None)
 
     def _starting(self) -> list[Process]:
         return [one for one in self.processes.values() if one.life is Life.STARTING]
@@ -288,8 +295,9 @@ class Supervision:
             current = slot.current
             if current is None or current.life is not Life.SERVING or slot.start_at_s > now_s:
                 continue
-            if current.worn or current.generation < self._generation:
-                if current.worn:
+            is_worn = _worn_at_s(current) <= now_s
+            if is_worn or current.generation < self._generation:
+                if is_worn:
                     why = {"reason": current.worn}
                     steps.append(Tell("a worker is replaced", current.number, why, False))
                 slot.successor = self._start(slot, now_s, steps)
@@ -315,6 +323,13 @@ class Supervision:
             self._is_complete = True
             event = "all workers are replaced" if self._generation else "all workers are ready"
             steps.append(Tell(event, None, {"count": len(current)}, False))
+
+
+def _worn_at_s(process: Process) -> float:
+    """From when on one may be replaced because it asked for that: not in a circle all the time."""
+    if not process.worn or process.ready_at_s is None:
+        return math.inf
+    return process.ready_at_s + STEADY_S
 
 
 def _how(code: int) -> dict[str, object]:
