@@ -17,7 +17,7 @@ from . import configuration, dlq, doctor, fleet, probes, purge, scopes
 from . import options as o
 from .exits import reported
 from .opening import opened, read
-from .ranges import Value
+from .settings import Value
 
 if TYPE_CHECKING:
     from ..client.envelope import RequestOptions

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple, cast, get_args, get_type_hints
 
 from ..config import Config
 from ..errors import ConfigError
-from .ranges import Value, check_range
+from .ranges import check_range
+
+Value = str | int | float | bool
 
 PROCESS_SETTINGS: dict[str, type[Value]] = {
     "url": str,
