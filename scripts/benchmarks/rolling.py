@@ -178,8 +178,9 @@ def respawn(server: BenchServer, directory: Path, kills: int) -> dict[str, Any]:
     lease_s = Config().lease_s
     print(
         f"respawn: a worker of four killed {kills} times; another was ready within "
-        f"{max(back_s):.2f} s, its partitions were taken over within {max(taken_s):.2f} s (a lease "
-        f"is {lease_s:g} s); {len(load.sent)} flights answered once and in order",
+        f"{min(back_s):.2f} to {max(back_s):.2f} s, its partitions were taken over within "
+        f"{max(taken_s):.2f} s (a lease is {lease_s:g} s); {len(load.sent)} flights answered once "
+        "and in order",
         flush=True,
     )
     return {"kills": kills, "back_s": back_s, "taken_s": taken_s, "lease_s": lease_s}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -71,6 +73,17 @@ def test_each_worker_is_a_member_and_ends_with_the_supervisor(project: Project):
         assert not alive(running)
         assert not directory.exists()
         assert len(said(running, "worker stopped")) == 2
+
+
+def test_command_of_the_documentation(project: Project):
+    text = (Path(__file__).parents[2] / "docs" / "running.md").read_text("utf-8")
+    [line] = re.findall(r"^wherry run .*$", text, re.MULTILINE)
+    (project.directory / "shop").mkdir()
+    project.write("shop/worker.py", ECHO.replace("def app(", "def application("))
+    with project.start(*shlex.split(line)[1:], *QUICK) as running:
+        running.wait_for("all workers are ready")
+        assert len(pids(running)) == 4
+        assert running.stop(signal.SIGTERM) == 0
 
 
 def test_killed_worker_is_replaced(project: Project):

@@ -11,7 +11,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMG]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
-def check_range(name: str, value: str | int | float | bool, source: str) -> None:
+def check_range(name: str, value: str | float | bool, source: str) -> None:
     """Refuse a value that a setting cannot have.
 
     Raises:

@@ -68,7 +68,8 @@ class Child:
         on_ready: Callable[[], None],
         on_recycle: Callable[[str], None],
     ) -> None:
-        with contextlib.suppress(OSError):
+        # Not even what an application writes by mistake may end the supervisor.
+        with contextlib.suppress(OSError, ValueError, KeyError):
             async for line in reader:
                 self._hear(line, on_ready, on_recycle)
 

@@ -155,9 +155,12 @@ class Supervisor:
         return []
 
     async def _follow(self, changes: AsyncIterator[Sequence[str]]) -> None:
-        async for names in changes:
-            self._hooks.life("the code has changed; workers are replaced", files=list(names))
-            self._inbox.put_nowait(self._supervision.renew)
+        try:
+            async for names in changes:
+                self._hooks.life("the code has changed; workers are replaced", files=list(names))
+                self._inbox.put_nowait(self._supervision.renew)
+        except OSError as error:  # no such directory, too many watches
+            self._hooks.warn("changes of the code are not seen", reason=str(error))
 
     def _tell(self, step: Tell) -> None:
         data = dict(step.data)
