@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..broker.commits import Retention
+from ..broker.calls import Retention
 from ..broker.connect import PooledLink
 from ..broker.leases import Leases
 from ..broker.link import Link
