@@ -129,9 +129,10 @@ def test_worker_whose_loop_does_not_turn_does_not_outlive_its_supervisor(project
 
 def test_worker_that_ends_at_its_start_is_tried_five_times(project: Project):
     project.write("echo.py", "raise RuntimeError('no database')\n")
-    done = project.run("run", "echo:app", "--workers", "3")
+    done = project.run("run", "echo:app", "--workers", "2")
     assert done.returncode == 3
-    assert done.stderr.count("ended at its start") == 5 + 1
+    # Where a start takes longer than the head start of the first, the second tries, too.
+    assert 5 <= done.stderr.count('"event": "a worker ended at its start"') <= 2 * 5
     assert done.stderr.count("wherry: no worker can be started: it ended at its start 5 times") == 1
     assert "no database" in done.stderr
     assert "Traceback" not in done.stderr
