@@ -50,8 +50,8 @@ STORIES: dict[str, tuple[int, Sequence[Line]]] = {
         3,
         [
             (0, "wake", ["start 1"]),
-            (1.9, "wake", []),
-            (2.0, "wake", ["start 2", "start 3"]),
+            (4.9, "wake", []),
+            (5.0, "wake", ["start 2", "start 3"]),
         ],
     ),
     "all are started when one is ready": (

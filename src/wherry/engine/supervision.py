@@ -21,7 +21,7 @@ BACKOFF_S = 0.5
 BACKOFF_MAX_S = 30.0
 STEADY_S = 5.0
 """Who has served for so long and then ends did not end at its start."""
-HEAD_START_S = 2.0
+HEAD_START_S = 5.0
 """So long the first process is alone with its mistakes, if it has any."""
 SLOW_START_S = 30.0
 DRAIN_MARGIN_S = 10.0
