@@ -18,6 +18,7 @@ import pytest
 from tests.e2e.rig import rig, working
 from tests.e2e.test_durable import DURABLE, totals
 from tests.examples.processes import ROOT, processes
+from wherry.broker.namespaces import set_pause
 from wherry.broker.wire import unpack
 from wherry.model import ScopeId
 
@@ -98,6 +99,7 @@ async def test_hashes_have_the_fields_of_the_protocol_page(redis_url: str, key: 
         async with working(totals, redis_url, **DURABLE) as worker:
             await seen.send("s", 1)
             await seen.answered("s", 1)
+            await set_pause(seen.link, names, paused=True)
             written = {
                 "meta": names.meta,
                 "member": names.member(worker.worker_id),

@@ -17,7 +17,7 @@ from .following import Follower, LiveReader, print_of
 from .journal import Journal, Sent
 
 LASTING = re.compile(r"\{chaos\}:meta|\{chaos:\d+\}:(in|lease|dead|scope:.+)")
-TEMPORARY = re.compile(r"\{chaos:\d+\}:(out:[^~].*|sent:.+)")
+TEMPORARY = re.compile(r"\{chaos:\d+\}:(out:[^~].*|sent:.+)|\{chaos\}:answer:[0-9a-f]+")
 """Keys that may be there when all workers and clients have gone; these expire."""
 
 PAGE = 1_000

@@ -156,17 +156,14 @@ async def ask(
     until_s = loop.time() + within_s
     key = keys.answer(request.request_id)
     answers: dict[str, dict[str, Any]] = {}
-    try:
-        while len(answers) < len(workers) and loop.time() < until_s:
-            await link.call("PUBLISH", keys.control, write_request(request))
-            again_s = min(until_s, loop.time() + _ASK_AGAIN_S)
-            while len(answers) < len(workers) and (left_s := again_s - loop.time()) > 0:
-                # 0 would wait for ever.
-                found = await link.call("BLPOP", key, f"{max(left_s, 0.01):.3f}")
-                if found is not None:
-                    answer = cast("dict[str, Any]", json.loads(found[1]))
-                    if answer.get("worker") in workers:
-                        answers[answer["worker"]] = answer
-    finally:
-        await link.call("DEL", key)
+    while len(answers) < len(workers) and loop.time() < until_s:
+        await link.call("PUBLISH", keys.control, write_request(request))
+        again_s = min(until_s, loop.time() + _ASK_AGAIN_S)
+        while len(answers) < len(workers) and (left_s := again_s - loop.time()) > 0:
+            # 0 would wait for ever.
+            found = await link.call("BLPOP", key, f"{max(left_s, 0.01):.3f}")
+            if found is not None:
+                answer = cast("dict[str, Any]", json.loads(found[1]))
+                if answer.get("worker") in workers:
+                    answers[answer["worker"]] = answer
     return answers
