@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
 
 from tests.e2e.rig import Rig, echo, rig, until, working
+from tests.e2e.test_control import shown
 from tests.e2e.test_durable import DURABLE, running_totals, totals
+from tests.servers_plugin import StartServer
 from wherry.broker.attempts import pack_row
 from wherry.broker.connect import open_store
 from wherry.broker.leases import read_members
 from wherry.cli.pausing import Paused, pause
 from wherry.engine.suspects import SUSPECT_FROM
+from wherry.errors import StoreUnavailable
 from wherry.model import AttemptsRow, MemberInfo
 
 SCOPES = 12
@@ -172,6 +175,25 @@ async def test_worker_that_starts_while_paused_stays_paused_until_resumed(redis_
             await seen.answered("a", 1)
 
 
+async def test_pause_survives_a_restart_of_redis(start_server: StartServer):
+    server = start_server(append_only=True)
+    async with rig(server.url) as seen, working(echo, server.url) as worker:
+        await set_paused(server.url, paused=True)
+        server.restart()
+
+        async def sends() -> bool:
+            with suppress(StoreUnavailable):
+                return bool(await seen.send("a", 1))
+            return False
+
+        await until(sends)
+        await some_beats(seen)
+        assert [one.fields["state"] for one in await members(seen)] == ["paused"]
+        assert worker.tallies.done == 0
+        await set_paused(server.url, paused=False)
+        await seen.answered("a", 1)
+
+
 async def test_paused_worker_drains_and_hands_on_what_it_did_not_begin(redis_url: str):
     go_on = asyncio.Event()
 
@@ -218,6 +240,12 @@ async def test_suspect_is_not_probed_while_paused(redis_url: str):
         await seen.send("innocent", 2)
         async with working(slow, redis_url):
             await until(lambda: begun)
+
+            async def is_ready() -> bool:
+                instance = (await shown(redis_url, "suspect")).instance
+                return instance is not None and instance["state"] == "starting"
+
+            await until(is_ready)
             await set_paused(redis_url, paused=True)
             go_on.set()
             await set_paused(redis_url, paused=True, until_idle=True)
