@@ -12,7 +12,7 @@ import pytest
 from tests.cli.commands import LIMIT_S, Project
 from tests.servers_plugin import StartServer
 from tests.test_docs import ROOT, blocks
-from wherry.doctor.rights import acl_of
+from wherry.doctor.rights import ROLES, acl_of
 
 PAGE = "docs/commands.md"
 OURS = ("status", "partitions", "workers", "scopes", "pause", "resume")
@@ -55,7 +55,7 @@ def test_commands_do_what_the_page_says(tmp_path: Path, redis_url: str):
 @pytest.mark.limit_s(120)
 def test_users_of_the_page_may_do_what_it_says(tmp_path: Path, start_server: StartServer):
     server = start_server()
-    rules = {"viewer": viewer(), "operator": acl_of("operator", "wherry").split()}
+    rules = {"viewer": viewer(), "operator": acl_of(ROLES["operator"], "wherry").split()}
     for user, words in rules.items():
         made = server.command("ACL", "SETUSER", user, "on", ">secret", "resetchannels", *words)
         assert made == b"+OK\r\n"

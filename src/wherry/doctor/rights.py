@@ -80,8 +80,8 @@ ROLES: Mapping[str, Role] = {
         does="watch, mend and purge",
         commands=(
             *_META, *_SCRIPTS, "xlen", "xrange", "xrevrange", "xadd", "xdel", "hgetall", "hscan",
-            "hset", "hdel", "zrange", "zrevrange", "zscore", "pttl", "time", "publish", "scan",
-            "unlink", "del", "blpop",
+            "hstrlen", "hset", "hdel", "zrange", "zrevrange", "zscore", "pttl", "time", "publish",
+            "scan", "unlink", "del", "blpop",
         ),
         patterns=_EVERYTHING,
         helpful={"info": "doctor knows nothing of memory and persistence"},
@@ -109,6 +109,7 @@ _HARMLESS: Mapping[str, Sequence[str]] = {
     "hgetall": ("KEY",),
     "hmget": ("KEY", "NONCE"),
     "hscan": ("KEY", "0"),
+    "hstrlen": ("KEY", "x"),
     "hset": ("KEY", "NONCE", "a field without", "its value"),
     "hsetnx": ("META", "generation", "has one already"),
     "info": ("server",),
