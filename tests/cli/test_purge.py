@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import Project
+from tests.cli.commands import LIMIT_S, Project, command
 from tests.cli.letters import KEYS, Planted
 from tests.servers import Server, wait_until
 from wherry.model import Partition
@@ -65,6 +68,32 @@ def test_purge_asks_first(project: Project, planted: Planted):
     assert "delete the 1504 keys of namespace wherry" in done.stderr
     assert "1 unfinished messages and 1 dead letters" in done.stderr
     assert planted.link.exists(KEYS.meta)
+
+
+@pytest.mark.parametrize(("answer", "code", "kept"), [("n", 1, 1), ("", 1, 1), ("y", 0, 0)])
+def test_answer_at_a_terminal_counts(
+    project: Project, planted: Planted, answer: str, code: int, kept: int
+):
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, f"{answer}\n".encode())
+        done = subprocess.run(
+            command("purge"),
+            cwd=project.directory,
+            env=project.environment(),
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == code
+    assert "for good? [y/N]" in done.stderr
+    assert ("nothing was done" in done.stderr) == bool(kept)
+    assert planted.link.exists(KEYS.meta) == kept
 
 
 def test_purge_refuses_while_workers_live(project: Project, redis_server: Server):
