@@ -43,10 +43,15 @@ class _Fork:
     first: Member | None = None
 
 
-def make_plan(seed: int, faults: int, chance: random.Random) -> list[str]:
-    """Points of one seed: some in turn, so that all come up, and some that are aimed."""
+def make_plan(seed: int, faults: int, chance: random.Random, aims: Sequence[str]) -> list[str]:
+    """Points of one seed: some in turn, so that all come up, and two that are aimed at.
+
+    Whoever aims at something else than what hurts most wants nothing but that.
+    """
+    if aims is not AIMED:
+        return [chance.choice(aims) for _ in range(faults)]
     in_turn = [POINTS[(seed * (faults - 2) + place) % len(POINTS)] for place in range(faults - 2)]
-    plan = [*in_turn, *(chance.choice(AIMED) for _ in range(2))]
+    plan = [*in_turn, *(chance.choice(aims) for _ in range(2))]
     chance.shuffle(plan)
     return plan
 
@@ -59,11 +64,12 @@ class Faults:
         struck: how many faults have struck.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, aims: Sequence[str]) -> None:
         self.armed: list[str] = []
         self.struck = 0
         self._world: World
         self._watch: Watch
+        self._aims = aims
         self._forgets = False
         self._held_up: dict[str, int] = {}
         self._fork: _Fork | None = None
@@ -93,7 +99,7 @@ class Faults:
             for point in list(self.armed):
                 self._provoke(point.split(".")[0])
         else:
-            self.arm(self._world.chance.choice(AIMED))
+            self.arm(self._world.chance.choice(self._aims))
         for _ in range(10):
             self._world.step()
         self._world.loop.advance(LEASE_S / 2)

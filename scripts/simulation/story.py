@@ -6,14 +6,14 @@ import asyncio
 import gc
 import random
 import secrets
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from wherry.model import partition_of
 
 from .checking import Checker
-from .faults import Faults, make_plan
+from .faults import AIMED, Faults, make_plan
 from .points import learn_scripts
 from .world import MAX_ATTEMPTS, PARTITIONS, Verdict, World
 
@@ -21,11 +21,16 @@ SETTLE_S = 60.0
 
 
 def play(
-    seed: int, *, steps: int = 200, faults: int = 5, tell: Callable[[str], None] | None = None
+    seed: int,
+    *,
+    steps: int = 200,
+    faults: int = 5,
+    aims: Sequence[str] = AIMED,
+    tell: Callable[[str], None] | None = None,
 ) -> Verdict:
-    """Run one seed."""
+    """Run one seed; ``aims`` are the points at which it aims."""
     with _determined(seed):
-        story = Story(seed, steps, faults, tell)
+        story = Story(seed, steps, faults, aims, tell)
         for part in (story.run, story.world.close):
             try:
                 part()
@@ -76,14 +81,19 @@ class Story:
     """Faults in a world, for so many steps."""
 
     def __init__(
-        self, seed: int, steps: int, faults: int, tell: Callable[[str], None] | None
+        self,
+        seed: int,
+        steps: int,
+        faults: int,
+        aims: Sequence[str],
+        tell: Callable[[str], None] | None,
     ) -> None:
         learn_scripts()
         self._steps = steps
         self._faults = faults
         self._chance = random.Random(seed)
-        self._plan = make_plan(seed, faults, self._chance)
-        self._strikes = Faults()
+        self._plan = make_plan(seed, faults, self._chance, aims)
+        self._strikes = Faults(aims)
         self.world = World(seed, self._chance, self._plan, self._strikes, tell)
         self._strikes.rule(self.world)
 

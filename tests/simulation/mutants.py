@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
 from scripts.simulation.agenda import in_world
+from scripts.simulation.faults import AIMED
 from scripts.simulation.fleet import Fleet
 from scripts.simulation.story import play
 from scripts.simulation.world import Verdict
@@ -300,31 +301,44 @@ def history_forgotten() -> Generator[None]:
 
 CAUGHT_BY: dict[str, int] = {
     "no_fence": 7,
-    "epoch_instead_of_token": 421,
+    "epoch_instead_of_token": 3,
     "no_xdel_answer": 5,
     "emits_not_numbered": 4,
-    "no_state_version": 152,
-    "no_tombstones": 86,
-    "cursor_not_reset": 52,
+    "no_state_version": 0,
+    "no_tombstones": 0,
+    "cursor_not_reset": 0,
     "attempts_not_counted": 0,
     "takeovers_counted": 0,
     "evicted_before_acknowledged": 0,
     "two_calls_in_flight": 0,
     "resends_not_marked": 8,
     "commits_not_sent_again": 0,
-    "runs_not_numbered": 379,
+    "runs_not_numbered": 22,
     "released_before_flushed": 7,
     "renewed_while_stalled": 7,
-    "history_forgotten": 42,
+    "history_forgotten": 0,
 }
 """Mutant -> a seed that catches it, to look there first. `main` prints the table anew."""
 
 
+AIMS: dict[str, Sequence[str]] = {
+    "epoch_instead_of_token": ("world.split",),
+    "no_state_version": ("world.forget", "world.rollback"),
+    "no_tombstones": ("read.after.error",),
+    "cursor_not_reset": ("read.after.error", "read.after.lost", "world.cut"),
+    "runs_not_numbered": ("world.forget",),
+    "history_forgotten": ("world.forget", "world.rollback"),
+}
+"""Mutant -> faults by which alone it shows: with all kinds of them hundreds of seeds may not bring
+these together, and each change of the product shuffles the seeds."""
+
+
 def catch(name: str, seeds: Iterable[int]) -> Verdict | None:
     """The first seed in which a mutant shows, None if it shows in none."""
+    aims = AIMS.get(name, AIMED)
     with MUTANTS[name]():
         for seed in seeds:
-            verdict = play(seed)
+            verdict = play(seed, aims=aims)
             if verdict.findings:
                 return verdict
     return None
