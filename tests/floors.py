@@ -19,6 +19,7 @@ FLOORS: dict[str, int] = {
     "model": 0,
     "config": 0,
     "hooks": 0,
+    "tracing": 0,  # what headers say of a trace; OpenTelemetry is met there alone
     "engine": 1,
     "broker": 2,
     "runtime": 3,
@@ -28,6 +29,7 @@ FLOORS: dict[str, int] = {
     "testing": 4,
     # Processes around a worker; it sees a worker's lanes, and the worker itself as a Protocol.
     "supervisor": 4,
+    "monitoring": 4,  # looks at the runtime from outside, as a client does at the store
     "cli": 5,
     "exports": 5,  # imports by name whatever is public, and is imported by the top alone
     "__main__": 5,

@@ -133,7 +133,7 @@ def test_an_idle_worker_is_measured(tmp_path: Path):
 def test_parts_of_the_engine_are_measured(tmp_path: Path):
     report = figures(tmp_path, "micro")["micro"]
     parts = ["route", "turn", "encode", "pack", "settle"]
-    assert [*report] == [*parts, "sum"]
+    assert [*report] == [*parts, "sum", "metrics"]
     assert all(report[part]["median"] > 0 for part in parts)
 
 

@@ -8,6 +8,9 @@ packs, and answers at once that all was done. Timed is one message's way, in CPU
 - *encode*: the answer becomes a part of a commit's command
 - *pack*: the command becomes bytes (hiredis)
 - *settle*: the commit was acknowledged
+
+A second worker carries the same, batch by batch in turn with the first, while its process answers
+scrapers and none comes: *metrics* is what it takes to what the first one takes.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, cast
 
@@ -31,6 +35,7 @@ from wherry.engine.ledger import Ledger
 from wherry.model import EntryId, Partition, Token, partition_of
 from wherry.runtime.holding import Holding
 from wherry.runtime.parts import Links
+from wherry.runtime.vitals import Vitals
 from wherry.runtime.window import Room
 from wherry.worker import Worker
 
@@ -38,7 +43,7 @@ from .applications import echo
 from .connection import pack
 from .load import payload
 from .loop import new_loop
-from .spread import spread
+from .spread import spread, told
 
 PARTS = ("route", "turn", "encode", "pack", "settle")
 _BATCH = 1_000
@@ -50,12 +55,22 @@ _SIZE_BYTES = 200
 def measure(rounds: int) -> dict[str, Any]:
     """Carry so many batches; print and return us for each message, part by part."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        taken = runner.run(_carry(rounds))
-    report = {part: spread([1e6 * one / _BATCH for one in times]) for part, times in taken.items()}
-    report["sum"] = spread([1e6 * sum(one) / _BATCH for one in zip(*taken.values(), strict=True)])
+        plain, watched = runner.run(_carry(rounds))
+    report = {part: spread(_us([one[at] for one in plain])) for at, part in enumerate(PARTS)}
+    report["sum"] = spread(_us([sum(one) for one in plain]))
     figures = ", ".join(f"{part} {one['median']:.2f}" for part, one in report.items())
     print(f"micro: us for each message, median of {rounds} batches of {_BATCH}: {figures}")
+    ratios = [sum(on) / sum(off) for off, on in zip(plain, watched, strict=True)]
+    report["metrics"] = spread(ratios)
+    print(
+        f"micro: with metrics that nobody asks for, to without: {told(report['metrics'], 3)}, "
+        f"{sum(map(sum, watched)) / sum(map(sum, plain)):.3f} of all batches together"
+    )
     return report
+
+
+def _us(seconds: Sequence[float]) -> list[float]:
+    return [1e6 * one / _BATCH for one in seconds]
 
 
 class _Wire:
@@ -79,33 +94,62 @@ def _operations(command: Command) -> int:
     return sum(isinstance(argument, bytes) for argument in command)
 
 
-async def _carry(rounds: int) -> dict[str, list[float]]:
-    worker = Worker(echo, open_store("memory://micro"), Config())
-    wire = _Wire()
-    holdings = _take_partitions(worker, wire)
-    parts = worker._parts
-    assert parts is not None
-    committing = asyncio.get_running_loop().create_task(parts.committer.run())
-    taken: dict[str, list[float]] = {part: [] for part in PARTS}
-    await _carry_batch(worker, wire, holdings, 0)  # makes the instances
+@dataclass(slots=True, eq=False)
+class _Side:
+    """A worker whose committer runs, on a wire that answers at once."""
+
+    worker: Worker
+    wire: _Wire
+    holdings: list[Holding]
+
+
+async def _carry(rounds: int) -> tuple[list[list[float]], list[list[float]]]:
+    """Seconds of each part of each batch: of a worker as it is, and of one that is measured."""
+    plain, watched = _make_side(), _make_side(is_watched=True)
+    taken: dict[_Side, list[list[float]]] = {plain: [], watched: []}
+    vitals = watched.worker.vitals
+    assert vitals is not None
+    loop = asyncio.get_running_loop()
+    beside = [loop.create_task(_parts(side).committer.run()) for side in taken]
+    beside.append(loop.create_task(vitals.pulse()))
+    for side in taken:
+        await _carry_batch(side, 0)  # makes the instances
     gc.collect()
     gc.disable()
     try:
         for number in range(1, rounds + 1):
-            times = await _carry_batch(worker, wire, holdings, number)
-            for part, spent_s in zip(PARTS, times, strict=True):
-                taken[part].append(spent_s)
+            order = [plain, watched] if number % 2 else [watched, plain]
+            for side in order:
+                taken[side].append(await _carry_batch(side, number))
     finally:
         gc.enable()
-        committing.cancel()
-        await worker._end()
-    return taken
+        for task in beside:
+            task.cancel()
+        for side in taken:
+            await side.worker._end()
+    return taken[plain], taken[watched]
 
 
-def _take_partitions(worker: Worker, wire: _Wire) -> list[Holding]:
-    """Put the worker's parts together, as its `arun` does, and let it own some partitions."""
+def _parts(side: _Side) -> Any:
+    parts = side.worker._parts
+    assert parts is not None
+    return parts
+
+
+def _make_side(*, is_watched: bool = False) -> _Side:
+    worker = Worker(echo, open_store("memory://micro"), Config())
+    wire = _Wire()
     links = Links(*(worker._store.link() for _ in range(3)))
     links.write = cast("Link", wire)
+    side = _Side(worker, wire, _take_partitions(worker, links))
+    if is_watched:
+        worker.vitals = Vitals(worker.worker_id, Config())
+        worker._let_watch(links, _parts(side))
+    return side
+
+
+def _take_partitions(worker: Worker, links: Links) -> list[Holding]:
+    """Put the worker's parts together, as its `arun` does, and let it own some partitions."""
     worker._holdings.partitions = _PARTITIONS
     meta = Meta(partitions=_PARTITIONS, generation="micro")
     worker._parts = worker._build(links, Scripts(memory=True), Keys("micro"), meta)
@@ -120,12 +164,10 @@ def _take_partitions(worker: Worker, wire: _Wire) -> list[Holding]:
     return holdings
 
 
-async def _carry_batch(
-    worker: Worker, wire: _Wire, holdings: list[Holding], number: int
-) -> list[float]:
+async def _carry_batch(side: _Side, number: int) -> list[float]:
     """One batch on its whole way; seconds of each of the `PARTS`."""
-    assert worker._parts is not None
-    router = worker._parts.reader._router
+    router = _parts(side).reader._router
+    wire, holdings = side.wire, side.holdings
     room = Room(4_096, 2**26)
     batches = [_raw_entries(number, holding.partition) for holding in holdings]
     started_s = time.thread_time()

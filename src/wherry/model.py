@@ -148,6 +148,7 @@ class Reply:
         attempt: ``<epoch>.<attempt>`` if it was written before its commit, or on the end mark.
         count: on the end mark, how many replies the cause has; otherwise None.
         error: error class and text if the cause expired or was buried; otherwise None.
+        headers: of the cause's trace: ``traceparent``, ``tracestate``; empty if it has none.
     """
 
     id: EntryId
@@ -158,6 +159,7 @@ class Reply:
     attempt: str = ""
     count: int | None = None
     error: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=lambda: {})
 
     @property
     def is_end(self) -> bool:

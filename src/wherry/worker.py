@@ -20,7 +20,7 @@ from .broker.streams import Meta, check_eviction, open_namespace
 from .broker.wire import Keys
 from .config import Config
 from .engine.leases import Balance
-from .errors import HandlerTimeout, ScopeClosed, StoreError, StoreRefused, StoreUnavailable
+from .errors import ScopeClosed, StoreError, StoreRefused, StoreUnavailable
 from .hooks import Hooks
 from .model import Application, Message
 from .runtime.about import About
@@ -28,12 +28,10 @@ from .runtime.burials import Burials
 from .runtime.clock import Clock
 from .runtime.committer import Committer
 from .runtime.control import Control
-from .runtime.delivery import Delivery
 from .runtime.duties import Duties
 from .runtime.farewell import Farewell
 from .runtime.handoff import HandOff
 from .runtime.holding import Holdings
-from .runtime.lane import Lane
 from .runtime.lifespan import Lifespan
 from .runtime.loader import Loader
 from .runtime.looks import Looks
@@ -50,8 +48,10 @@ from .runtime.renewal import Renewal, RenewalInLoop
 from .runtime.router import Router
 from .runtime.server import StatelessServer, first_error
 from .runtime.settlement import Settlement
+from .runtime.spans import choose_watch
 from .runtime.tallies import Tallies
 from .runtime.tracked import Tracked
+from .runtime.vitals import Organs, Vitals
 from .runtime.window import Window
 
 LEAVE_WITHIN_S = 2.0
@@ -67,6 +67,7 @@ class Worker(StatelessServer):
     Attributes:
         worker_id: unique name of this process in the fleet.
         has_drained: after a run, whether every running message could finish.
+        vitals: looks at the runs that begin from now on, None: nobody does.
     """
 
     application_checker_interval = 5.0
@@ -111,6 +112,7 @@ class Worker(StatelessServer):
         self._started = asyncio.Event()
         self._stop = asyncio.Event()
         self.has_drained = True
+        self.vitals: Vitals | None = None
         self.worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
     async def arun(self) -> None:
@@ -141,6 +143,7 @@ class Worker(StatelessServer):
                 if not self._is_overridden("application_send"):
                     self._tracked.outlet = parts.outbox.take
                 past.on_other = parts.duties.history_changed
+                self._let_watch(links, parts)
                 self._started.set()
                 await self._serve(parts)
         except BaseExceptionGroup as group:
@@ -149,7 +152,9 @@ class Worker(StatelessServer):
             for holding in self._holdings.all():
                 self._holdings.remove(holding)
             await self._end()
-            self._parts = self._tracked.outlet = None
+            self._parts = self._tracked.outlet = self._tracked.watch = None
+            if self.vitals is not None:
+                self.vitals.detach()
             self._started.clear()
             self._stop.clear()
             await links.aclose()
@@ -174,7 +179,6 @@ class Worker(StatelessServer):
         loader = Loader(links.command, keys, Window(config, holdings), hooks)
         settlement.committer, settlement.refill = committer, loader.refill
         self._tracked.committer, self._tracked.states = committer, loader
-        self._tracked.on_overdue = self._overdue
         router = Router(config, self, committer, clock, hooks)
         loader.on_refill = router.refill
         pause = Pause(self._tracked, self._pool, holdings, hooks)
@@ -246,16 +250,10 @@ class Worker(StatelessServer):
         if at_once:
             self.request_stop()
 
-    def _overdue(self, lane: Lane, delivery: Delivery) -> None:
-        if lane.is_open and lane.instance is not None and delivery in lane.instance.unfinished:
-            limit_s = self._config.handler_timeout_s
-            self._pool.fail(
-                lane,
-                HandlerTimeout(
-                    f"entry {delivery.entry.id} of scope {lane.scope_id!r} was not finished within "
-                    f"{limit_s:g} s; make the handler quicker, or raise handler_timeout_s"
-                ),
-            )
+    def _let_watch(self, links: Links, parts: Parts) -> None:
+        organs = Organs(self._pool, self._tracked, self._holdings, self._clock, links, parts)
+        meter = self.vitals and self.vitals.attach(organs)
+        self._tracked.watch = choose_watch(self._config.namespace, meter)
 
     def _build_leases(self, links: Links, scripts: Scripts, keys: Keys, meta: Meta) -> Leases:
         ttl_ms = int(self._config.lease_s * 1000)

@@ -322,6 +322,8 @@ class Model:
 
     def _reply(self, operation: Replying, record: Record, kept: Retention) -> None:
         """Append to the reply stream and the inbox; what is no stream is left alone."""
+        if operation.headers:
+            record = record | {"h": _text(operation.headers)}
         for _, key in self._reply_keys(operation):
             if isinstance(self.data.get(key, []), list):
                 self._append(key, record, kept.reply_ttl_ms // HOUR_MS)

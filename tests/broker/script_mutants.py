@@ -325,6 +325,9 @@ MUTANTS: dict[str, Mutant] = {
     "first id is forgotten by the second replay": Mutant(
         "replay", "original = old[at + 1]", "local _ = at"
     ),
+    # Headers of replies.
+    "replies have no headers": Mutant("commit", "if headers then", "if false then"),
+    "headers go to the operations behind": Mutant("commit", "  headers = nil\n", ""),
     # Releasing what is held.
     "any row is released": Mutant("unhold", "~= ARGV[3] then", "== false then"),
     "row outlives its release": Mutant("unhold", FORGET_ROW, "local _ = KEYS"),

@@ -21,7 +21,7 @@ from tests.broker.tenure import (
     tenure,
 )
 from wherry.broker.calls import Retention, read_answers, split_point
-from wherry.broker.commits import Answer, Bury, Emit, Fail, Outcome, size_of
+from wherry.broker.commits import Answer, Bury, Emit, Fail, Hold, Outcome, size_of
 from wherry.broker.connect import Store
 from wherry.errors import StoreError
 from wherry.model import EntryId, ScopeId, Token
@@ -76,6 +76,24 @@ async def test_end_mark_without_replies_carries_no_message(store: Store):
             {"i": one.encode(), "n": b"0", "s": b"s", "z": b"0", "a": b"1.1"},
             {"i": two.encode(), "n": b"3", "s": b"s", "z": b"3", "a": b"1.2"},
         ]
+
+
+async def test_replies_of_an_operation_have_its_headers_and_no_others(store: Store):
+    async with tenure(store) as held:
+        one, two, three, four = [await held.add() for _ in range(4)]
+        operations = (
+            commit(one, reply(1), reply(2), inbox="i", end="1.1", headers=b"1"),
+            Answer(two, S, reply(3)),
+            Emit(1, three, S, [reply(4)], headers=b"2"),
+            Hold(three, S, b"row", "held", headers=b"3"),
+            Bury(three, S, "dead", headers=b"4"),
+            commit(four, end="1.2", headers=b"5"),
+            Bury(four, S, "gone already", headers=b"6"),
+        )
+        assert await held.call(*operations) == [DONE] * 6 + [ALREADY]
+        headers = [one.get("h") for one in await held.replies()]
+        assert headers == [b"1", b"1", None, b"2", b"3", b"4", b"5"]
+        assert [one.get("h") for one in await held.inbox("i")] == [b"1", b"1"]
 
 
 async def test_without_an_end_mark_and_replies_nothing_is_written(store: Store):

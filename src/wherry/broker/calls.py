@@ -143,7 +143,10 @@ class _Encoder:
             else:
                 _note_count(arguments, count_at)
                 answering, count_at = "", 0
-                arguments += self._encode(cast("Further", operation))
+                further = cast("Further", operation)
+                if further.headers:
+                    arguments += ("t", further.headers)
+                arguments += self._encode(further)
         _note_count(arguments, count_at)
 
     def _encode(self, operation: Further) -> list[Argument]:

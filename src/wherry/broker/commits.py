@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 from ..model import EntryId, ScopeId
 
@@ -68,6 +68,7 @@ class Commit:
     Attributes:
         end: attempt to put on the end mark, "" for no mark.
         first: index of the first reply of ``replies``; those before were emitted.
+        headers: packed headers of the replies, or b"".
     """
 
     entry_id: EntryId
@@ -78,6 +79,7 @@ class Commit:
     end: str = ""
     first: int = 0
     size_bytes: int = 0
+    headers: bytes = b""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,7 @@ class Emit:
     Attributes:
         number: counts up within one tenure; the script applies each number once.
         attempt: ``<epoch>.<attempt>``, "" outside any message.
+        headers: packed headers of the replies, or b"".
     """
 
     number: int
@@ -97,6 +100,7 @@ class Emit:
     attempt: str = ""
     first: int = 0
     size_bytes: int = 0
+    headers: bytes = b""
 
 
 @dataclass(slots=True)
@@ -107,6 +111,7 @@ class Fail:
     scope_id: ScopeId
     row: bytes
     size_bytes: int = 0
+    headers: ClassVar[bytes] = b""
 
 
 @dataclass(slots=True)
@@ -116,6 +121,7 @@ class Hold:
     Attributes:
         attempt: ``<epoch>.<run>`` on the error reply: should the entry be retried, its answer
             starts anew.
+        headers: packed headers of that reply, or b"".
     """
 
     entry_id: EntryId
@@ -126,6 +132,7 @@ class Hold:
     first: int = 0
     attempt: str = ""
     size_bytes: int = 0
+    headers: bytes = b""
 
 
 @dataclass(slots=True)
@@ -134,6 +141,7 @@ class Bury:
 
     Attributes:
         is_kept: move it to the dead letters; otherwise it is gone, as an expired one is.
+        headers: packed headers of the error reply, or b"".
     """
 
     entry_id: EntryId
@@ -145,6 +153,7 @@ class Bury:
     first: int = 0
     size_bytes: int = 0
     is_kept: bool = True
+    headers: bytes = b""
 
 
 Further = Commit | Emit | Fail | Hold | Bury

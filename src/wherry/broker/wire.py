@@ -194,6 +194,7 @@ def read_reply(entry_id: bytes, flat: Sequence[bytes]) -> Reply:
     message = fields.get(b"m")
     count = fields.get(b"z")
     error = fields.get(b"e")
+    headers = fields.get(b"h")
     return Reply(
         id=EntryId(entry_id.decode()),
         scope_id=ScopeId(fields.get(b"s", b"").decode("utf-8", "replace")),
@@ -203,6 +204,7 @@ def read_reply(entry_id: bytes, flat: Sequence[bytes]) -> Reply:
         attempt=fields.get(b"a", b"").decode(),
         count=None if count is None else int(count),
         error=None if error is None else error.decode("utf-8", "replace"),
+        headers={} if headers is None else unpack(headers),
     )
 
 

@@ -81,6 +81,8 @@ def run(
     reload: o.Reload = None,
     log_level: o.LogLevel = None,
     loop: o.Loop = None,
+    http_host: o.HttpHost = None,
+    http_port: o.HttpPort = None,
     factory: o.Factory = None,
     app_dir: o.AppDir = None,
     set_: o.Set = None,

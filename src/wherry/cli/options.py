@@ -48,6 +48,13 @@ MaxAttempts = Annotated[int | None, _option(help="Then a message becomes a dead 
 OnDeadLetter = Annotated[
     str | None, _option(help="After the last attempt: bury the message, or hold its scope.")
 ]
+HttpHost = Annotated[
+    str | None, _option("--http-host", help="Where probes and metrics listen; 127.0.0.1.")
+]
+HttpPort = Annotated[
+    int | None,
+    _option("--http-port", help="Serve /livez, /readyz and /metrics there; 0: any free port."),
+]
 Loop = Annotated[str | None, _option(help="auto, asyncio or uvloop.")]
 Workers = Annotated[int | None, _option(help="Processes; with more than one, supervised.")]
 Reload = Annotated[

@@ -22,6 +22,10 @@ def check_range(name: str, value: str | float | bool, source: str) -> None:
             f"{source}={value}: workers must lie between 1 and {MOST_WORKERS}; "
             "start more on other machines"
         )
+    if name == "http_port" and not 0 <= int(value) <= 65_535:
+        raise ConfigError(
+            f"{source}={value}: http_port must lie between 0 (any free one) and 65535"
+        )
     if name == "max_messages" and int(value) < 0:
         raise ConfigError(f"{source}={value}: max_messages must be 0 (off) or more")
     if name == "max_memory":

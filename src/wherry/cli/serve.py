@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from ..broker.connect import Store, open_store
 from ..errors import ConfigError
 from ..hooks import Hooks
+from ..runtime.vitals import Vitals
 from ..supervisor.limits import Limits, wait_until_reached
 from ..supervisor.parent import Parent
 from ..worker import Worker
 from .exits import ExitCode
 from .loading import load_application
-from .logs import configure_logs
+from .logs import configure_logs, mark_where_traced
+from .monitored import monitored
 from .ranges import parse_bytes
 from .settings import Settings, UnknownVariable, choose_store
 from .signals import Signals
@@ -64,9 +66,7 @@ def serve(settings: Settings, *, on_terminal: bool, parent: Parent | None = None
     configure_logs(settings.log_level, json_lines=not on_terminal)
     hooks = Hooks()
     signals = Signals(hooks)
-    limits = Limits(
-        messages=settings.max_messages, memory_bytes=parse_bytes(settings.max_memory)
-    ).spread(random.random)
+    limits = _limits_of(settings)
     process = _Process(hooks=hooks, signals=signals, limits=limits, parent=parent)
     if parent is None:
         warn_unknown(settings.unknown, hooks)
@@ -83,19 +83,26 @@ def serve(settings: Settings, *, on_terminal: bool, parent: Parent | None = None
         )
         # Again: logging.config in the application's module may have switched our logger off.
         configure_logs(settings.log_level, json_lines=not on_terminal)
+        mark_where_traced()
         store = open_store(url, server_binary=settings.embedded_binary)
         try:
             worker = Worker(application, store, settings.config, hooks=hooks)
             facts = {"worker": worker.worker_id}
             announce(settings, store, hooks, facts, on_terminal=on_terminal and parent is None)
             tune_garbage_collection()
-            with asyncio.Runner(loop_factory=loop_factory) as runner:
-                runner.run(_run(worker, process))
+            listening = monitored(worker, store, settings, hooks, parent)
+            with listening as vitals, asyncio.Runner(loop_factory=loop_factory) as runner:
+                runner.run(_run(worker, process, vitals))
         finally:
             store.close()
     # The process ends: what lives goes with it, and need not be searched for cycles.
     gc.freeze()
     return ExitCode.DRAINED if worker.has_drained else ExitCode.DRAIN_DEADLINE_PASSED
+
+
+def _limits_of(settings: Settings) -> Limits:
+    memory_bytes = parse_bytes(settings.max_memory)
+    return Limits(messages=settings.max_messages, memory_bytes=memory_bytes).spread(random.random)
 
 
 def check_application(settings: Settings) -> None:
@@ -152,7 +159,7 @@ def warn_unknown(variables: tuple[UnknownVariable, ...], hooks: Hooks) -> None:
         hooks.warn("unknown environment variable ignored", variable=one.name, **hint)
 
 
-async def _run(worker: Worker, process: _Process) -> None:
+async def _run(worker: Worker, process: _Process, vitals: Vitals | None) -> None:
     with process.signals.serving(worker):
         try:
             async with asyncio.TaskGroup() as group:
@@ -160,6 +167,8 @@ async def _run(worker: Worker, process: _Process) -> None:
                     group.create_task(_say_ready(worker, process), name="ready:cli"),
                     group.create_task(_keep_limits(worker, process), name="limits:cli"),
                 ]
+                if vitals is not None:
+                    beside.append(group.create_task(vitals.pulse(), name="pulse:cli"))
                 try:
                     await worker.arun()
                 finally:
@@ -176,6 +185,7 @@ async def _run(worker: Worker, process: _Process) -> None:
 
 async def _say_ready(worker: Worker, process: _Process) -> None:
     await worker.ready()
+    mark_where_traced()  # the application may have chosen its tracer, and its logging, meanwhile
     process.hooks.life("ready", worker=worker.worker_id)
     if process.parent is not None:
         process.parent.say_ready(worker.worker_id)

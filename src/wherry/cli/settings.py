@@ -34,6 +34,8 @@ PROCESS_SETTINGS: dict[str, type[Value]] = {
     "reload": bool,
     "max_messages": int,
     "max_memory": str,
+    "http_host": str,
+    "http_port": int,
 }
 """Settings of the command line itself, beside those of `Config`."""
 _CHOICES = {
@@ -89,6 +91,8 @@ class Settings:
         reload: whether workers are replaced when files of the application change.
         max_messages: after which a process is replaced, 0 for any number.
         max_memory: beyond which a process is replaced, as `parse_bytes` takes it, or "".
+        http_host: where probes and metrics listen.
+        http_port: the same; 0 takes any free port, None does not listen.
         unknown: environment variables that were ignored.
         sources: setting -> where its value was found, as messages name it; not those that have
             their defaults.
@@ -107,6 +111,8 @@ class Settings:
     reload: bool = False
     max_messages: int = 0
     max_memory: str = ""
+    http_host: str = "127.0.0.1"
+    http_port: int | None = None
     unknown: tuple[UnknownVariable, ...] = ()
     sources: Mapping[str, str] = field(default_factory=lambda: {})
 

@@ -18,9 +18,10 @@ from ..errors import ConfigError
 from ..hooks import Hooks
 from ..supervisor.changes import changes_in
 from ..supervisor.child import Launcher, this_command
-from ..supervisor.supervisor import Front, Supervisor
+from ..supervisor.supervisor import Supervisor
 from .exits import ExitCode, complain
 from .logs import configure_logs
+from .monitored import make_front
 from .serve import announce, check_application, choose_loop, warn_unknown
 from .settings import Settings, choose_store
 
@@ -48,6 +49,7 @@ def supervise(settings: Settings, *, on_terminal: bool) -> ExitCode:
     warn_unknown(settings.unknown, hooks)
     url = _check(settings)
     changes = changes_in(Path(settings.app_dir)) if settings.reload else None
+    front = make_front(settings, hooks)
     # Kept open: an embedded store shall not end with one of its workers.
     store = open_store(url, server_binary=settings.embedded_binary)
     supervision = Supervision(
@@ -63,9 +65,7 @@ def supervise(settings: Settings, *, on_terminal: bool) -> ExitCode:
             launcher = Launcher(
                 this_command(sys.executable, sys.orig_argv), os.environ, Path(directory)
             )
-            supervisor = Supervisor(
-                supervision, launcher, hooks, front=make_front(settings), changes=changes
-            )
+            supervisor = Supervisor(supervision, launcher, hooks, front=front, changes=changes)
             code = asyncio.run(supervisor.run())
     finally:
         store.close()
@@ -87,11 +87,6 @@ def _check(settings: Settings) -> str:
             "the URL unset to share the embedded store, or set WHERRY_URL=redis://..."
         )
     return url
-
-
-def make_front(_settings: Settings) -> Front | None:
-    """What speaks for all workers on one port, if there is anything that does."""
-    return None
 
 
 def _short_directory() -> str | None:

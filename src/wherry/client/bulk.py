@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import BacklogFull, MessageError, WherryError
 from ..model import EntryId, Outgoing
+from ..tracing import current_headers
 from .envelope import Envelope, pack_envelope, pack_plain
 from .sending import Batch, Order, Sender, Sent
 from .session import Session
@@ -29,9 +31,10 @@ async def send_many(sender: Sender, messages: Iterable[Item], session: Session) 
     refused: BacklogFull | None = None
     remaining = iter(messages)
     is_last = False
+    trace = current_headers()
     while under_way or not is_last:
         if not is_last:
-            chunk, failure = _pack_chunk(remaining, session)
+            chunk, failure = _pack_chunk(remaining, session, trace)
             is_last = not chunk or failure is not None
             if chunk:
                 under_way.append(await sender.put(chunk, order))
@@ -48,7 +51,7 @@ async def send_many(sender: Sender, messages: Iterable[Item], session: Session) 
 
 
 def _pack_chunk(
-    messages: Iterator[Item], session: Session
+    messages: Iterator[Item], session: Session, trace: Mapping[str, Any]
 ) -> tuple[list[Outgoing], MessageError | None]:
     """The next messages, and what is wrong with the one behind them."""
     limit_bytes = session.config.message_bytes
@@ -56,8 +59,8 @@ def _pack_chunk(
     size = 0
     for item in messages:
         try:
-            if isinstance(item, Envelope):
-                entry = pack_envelope(item, limit_bytes, session.unix_s())
+            if trace or isinstance(item, Envelope):
+                entry = pack_envelope(_within(item, trace), limit_bytes, session.unix_s())
             else:
                 entry = pack_plain(*item, limit_bytes)
         except MessageError as error:
@@ -67,6 +70,12 @@ def _pack_chunk(
         if len(chunk) == _CHUNK or size > _CHUNK_BYTES:
             break
     return chunk, None
+
+
+def _within(item: Item, trace: Mapping[str, Any]) -> Envelope:
+    """The same as a part of a trace, unless it belongs to one already."""
+    envelope = item if isinstance(item, Envelope) else Envelope(scope_id=item[0], message=item[1])
+    return replace(envelope, headers={**trace, **(envelope.headers or {})}) if trace else envelope
 
 
 def _collect(batch: Batch, accepted: list[EntryId | None]) -> BacklogFull | None:

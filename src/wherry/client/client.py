@@ -27,6 +27,7 @@ from ..broker.wire import check_scope_id
 from ..config import Config
 from ..errors import MessageError, RequestTimeout
 from ..model import EntryId, Message, Outgoing, Reply, Restarted
+from ..tracing import find_tracer, producing
 from .asking import Asking
 from .bulk import Item, send_many
 from .deadletters import DeadLetters
@@ -112,6 +113,15 @@ class Client:
             WrongLoop: the client belongs to another event loop.
             WherryError: the store refuses the client; nothing was sent.
         """
+        if (tracer := find_tracer()) is not None:
+            namespace, given = self._session.config.namespace, options.get("headers")
+            with producing(tracer, namespace, scope_id, given) as options["headers"]:
+                return await self._send(scope_id, message, options)
+        return await self._send(scope_id, message, options)
+
+    async def _send(
+        self, scope_id: str, message: Mapping[str, Any], options: SendOptions
+    ) -> EntryId:
         session = self._session.enter()
         envelope = Envelope(scope_id=scope_id, message=message, **options)
         entry = pack_envelope(envelope, session.config.message_bytes, session.unix_s())
@@ -288,6 +298,11 @@ class Client:
         is_streamed: bool,
     ) -> Outgoing:
         session = self._session.enter()
+        if (tracer := find_tracer()) is not None:
+            # Not until its answer: that is read by a generator, between whose steps all may happen.
+            namespace, given = session.config.namespace, options.get("headers")
+            with producing(tracer, namespace, scope_id, given) as options["headers"]:
+                pass
         envelope = Envelope(
             scope_id=scope_id,
             message=message,

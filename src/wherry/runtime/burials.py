@@ -9,8 +9,9 @@ from ..broker.commits import Bury, Hold
 from ..config import Config
 from ..hooks import Hooks
 from ..model import AttemptsRow
+from ..tracing import trace_of
 from .committer import Committer
-from .delivery import Delivery
+from .delivery import Delivery, reply_headers
 from .holding import Track
 
 
@@ -51,6 +52,7 @@ class Burials:
             entry.inbox,
             delivery.emitted,
             len(reason) + len(trace) + entry.size_bytes,
+            headers=reply_headers(entry),
         )
         self._committer.put(track, operation)
 
@@ -70,6 +72,7 @@ class Burials:
             delivery.emitted,
             self._attempt_of(track, delivery),
             2 * len(reason) + 256,
+            reply_headers(entry),
         )
         self._committer.put(track, operation)
         self._hooks.warn(
@@ -79,4 +82,5 @@ class Burials:
             entry=entry.id,
             attempt=delivery.attempt,
             reason=reason,
+            **trace_of(entry.headers),
         )

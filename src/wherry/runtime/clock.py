@@ -32,6 +32,10 @@ class Clock:
         self._redis_ms = redis_ms
         self._at_s = self.now_s()
 
+    def age_s(self) -> float:
+        """How long ago Redis last said it; called in the loop's thread."""
+        return self.now_s() - self._at_s
+
     def redis_ms(self) -> int:
         """About what Redis' clock shows, unix milliseconds."""
         return self._redis_ms + int((self.now_s() - self._at_s) * 1000)

@@ -7,6 +7,7 @@ in flight, which is sent again until it is answered. Calls of one tick share a w
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from ..errors import StoreRefused, StoreUnavailable, WherryError
 from ..hooks import Hooks
 from ..model import ScopeId
 from .holding import Holding, Track
+from .meter import Meter
 from .outage import Outage
 
 QUEUE_LIMIT = 4_000
@@ -92,7 +94,11 @@ class _Queue:
 
 
 class Committer:
-    """All queues of one worker on one link."""
+    """All queues of one worker on one link.
+
+    Attributes:
+        meter: measures calls, None if nobody listens.
+    """
 
     def __init__(
         self,
@@ -113,6 +119,7 @@ class Committer:
             hooks: reports.
             desk: gets the answers.
         """
+        self.meter: Meter | None = None
         self._link = link
         self._script = script
         self._keys = keys
@@ -238,6 +245,7 @@ class Committer:
                 )
         if not calls:
             return
+        sent_at_s = time.monotonic()
         answers = await run_many(
             self._link,
             [
@@ -245,6 +253,8 @@ class Committer:
                 for _, call in calls
             ],
         )
+        if self.meter is not None:
+            self.meter.answered(sent_at_s, [len(call.operations) for _, call in calls])
         refusal: StoreUnavailable | StoreRefused | None = None
         for (queue, _), answer in zip(calls, answers, strict=True):
             if isinstance(answer, StoreUnavailable | StoreRefused):

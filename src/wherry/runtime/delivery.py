@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
+from typing import Protocol
 
 from ..broker.commits import Bury
+from ..broker.wire import pack
 from ..model import Entry
+from ..tracing import carried
+
+
+class Timer(Protocol):
+    """Is told when an attempt is over: what fails it when it takes too long, or measures it."""
+
+    def cancel(self) -> None:
+        """It is over."""
+        ...
 
 
 class Delivery:
@@ -20,7 +30,7 @@ class Delivery:
         is_streamed: replies are written as they come.
         run: number of this run within the tenure, 0 until it is needed.
         held_at_s: when the first held reply was sent, loop time.
-        timer: fails the attempt when it takes too long.
+        timer: told when the attempt is over, None if nobody waits for that.
     """
 
     __slots__ = (
@@ -43,7 +53,7 @@ class Delivery:
     is_streamed: bool
     run: int
     held_at_s: float
-    timer: asyncio.TimerHandle | None
+    timer: Timer | None
 
     def begin_anew(self) -> None:
         """Forget what an attempt has sent; what was written stays, under another run."""
@@ -79,6 +89,12 @@ def has_expired(entry: Entry, redis_ms: int) -> bool:
     return 0 < entry.expires_unix_ms <= redis_ms
 
 
+def reply_headers(entry: Entry) -> bytes:
+    """Packed headers of the replies to an entry: its trace; b"" if it belongs to none."""
+    found = carried(entry.headers) if entry.headers else {}
+    return pack(found, "headers") if found else b""
+
+
 def expiry_of(entry: Entry) -> Bury:
     """What finishes an entry unhandled because it has expired."""
     return Bury(
@@ -87,4 +103,5 @@ def expiry_of(entry: Entry) -> Bury:
         "Expired: not handled before its expiry",
         inbox=entry.inbox,
         is_kept=False,
+        headers=reply_headers(entry),
     )

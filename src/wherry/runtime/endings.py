@@ -31,16 +31,16 @@ class Endings:
             try:
                 lane.finish_all(instance)
             except WherryError as error:
-                self.fail(lane, instance, error)
                 self._failures.add(error, lane)
+                self.fail(lane, instance, error)
         if instance.unfinished:
             error = RuntimeError("the application returned without acknowledging its message")
         elif not instance.has_received and lane.input_queue:
             error = RuntimeError("the application returned without receiving its message")
         else:
             return
-        self.fail(lane, instance, error)
         self._failures.add(error, lane)
+        self.fail(lane, instance, error)
 
     def raised(self, lane: Lane, instance: Instance, error: BaseException) -> None:
         """The application raised, or was cancelled."""
@@ -62,9 +62,9 @@ class Endings:
             lane.input_queue.passes += 1
             if lane.input_queue.passes < MOST_PASSES:
                 return
-        self.fail(lane, instance, error)
         if not is_cancelled:
             self._failures.add(error, lane)
+        self.fail(lane, instance, error)
 
     def fail(self, lane: Lane, instance: Instance, error: BaseException) -> None:
         """The messages of an instance are not finished.

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..hooks import Hooks
+from ..tracing import TRACE_ID, trace_id_of
 from .lane import Lane
 
 MOST_WAITING = 1_000
@@ -17,23 +18,23 @@ Tell = Callable[[BaseException, Any], Awaitable[None]]
 
 
 class Failures:
-    """A queue of (error, instance's mapping). Belongs to no event loop."""
+    """A queue of (error, instance's mapping, trace id). Belongs to no event loop."""
 
     __slots__ = ("_hooks", "_is_telling", "_waiters", "_waiting")
 
     def __init__(self, hooks: Hooks) -> None:
         """Start empty."""
-        self._waiting: deque[tuple[BaseException, Any]] = deque()
+        self._waiting: deque[tuple[BaseException, Any, str]] = deque()
         self._waiters: list[asyncio.Future[None]] = []
         self._is_telling = False
         self._hooks = hooks
 
     def add(self, error: BaseException, details: Any) -> None:
-        """Hand in an error; where too many wait it is logged instead."""
+        """Hand in an error, before its message is let go; where too many wait it is logged."""
         if len(self._waiting) >= MOST_WAITING:
             self.log(error, details)
             return
-        self._waiting.append((error, details))
+        self._waiting.append((error, details, _trace_of(details)))
         self._notify()
 
     def log(self, error: BaseException, details: Any) -> None:
@@ -62,9 +63,12 @@ class Failures:
 
     async def _tell_next(self, tell: Tell) -> None:
         self._is_telling = True
+        error, details, trace_id = self._waiting.popleft()
+        before = TRACE_ID.set(trace_id)
         try:
-            await tell(*self._waiting.popleft())
+            await tell(error, details)
         finally:
+            TRACE_ID.reset(before)
             self._is_telling = False
             self._notify()
 
@@ -80,3 +84,10 @@ class Failures:
             await waiter
         finally:
             self._waiters.remove(waiter)
+
+
+def _trace_of(details: Any) -> str:
+    """The trace of the message that a lane's instance is at, "" if it is at none, or in none."""
+    instance = details.instance if isinstance(details, Lane) else None
+    unfinished = instance.unfinished if instance is not None else []
+    return trace_id_of(unfinished[0].entry.headers) if unfinished else ""

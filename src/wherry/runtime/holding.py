@@ -183,6 +183,7 @@ class Holdings:
         "avoided",
         "changed",
         "damaged",
+        "ownerless",
         "partitions",
         "tallies",
         "unserved",
@@ -195,8 +196,9 @@ class Holdings:
         count of the namespace, known once Redis was asked; ``avoided`` are partitions that
         this process must not claim, because an instance of theirs does not end; ``damaged`` are
         those that nobody can claim, because something else was written over their lease;
-        ``unserved`` are those avoided here and taken by nobody else; ``tallies`` count what was
-        done with all that were ever owned.
+        ``unserved`` are those avoided here and taken by nobody else; ``ownerless`` is how many of
+        the namespace had no owner at the last beat; ``tallies`` count what was done with all that
+        were ever owned.
         """
         self.tallies = Tallies()
         self.avoided: set[Partition] = set()
@@ -204,6 +206,7 @@ class Holdings:
         self.unserved: set[Partition] = set()
         self._stuck: dict[Partition, set[asyncio.Future[None]]] = {}
         self.partitions = 1
+        self.ownerless = 0
         self._by_partition: dict[Partition, Holding] = {}
         self.changed = asyncio.Event()
 
@@ -254,7 +257,7 @@ class Holdings:
     def in_flight(self) -> tuple[int, int]:
         """Entries in hand and their bytes."""
         count = size = 0
-        for holding in self._by_partition.values():
+        for holding in self.all():
             ledger = holding.ledger
             count += ledger.in_flight
             size += ledger.in_flight_bytes

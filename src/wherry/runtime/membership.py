@@ -152,6 +152,7 @@ class Membership:
         held = {one.partition: one.ledger.is_draining for one in self._holdings.all()}
         plan = self._balance.plan(beat.members, held, survey, beat.redis_ms)
         await self._claim(plan)
+        self._holdings.ownerless = self._count_ownerless(survey)
         self._tell_of_unserved(plan)
         # The others gave its part away, and see by this alone that it could be had back.
         self._joins_anew = plan.is_left_out and not self._holdings.avoided
@@ -197,6 +198,13 @@ class Membership:
             )
         self._holdings.damaged = damaged
         return {partition: lease for partition, lease in survey.items() if lease is not None}
+
+    def _count_ownerless(self, survey: Mapping[Partition, Lease]) -> int:
+        """Partitions that nobody owned and that were not claimed here since."""
+        return len(self._holdings.damaged) + sum(
+            (not owner or left_ms <= 0) and self._holdings.get(partition) is None
+            for partition, (owner, left_ms) in survey.items()
+        )
 
     def _tell_of_unserved(self, plan: Plan) -> None:
         """Tell once of each partition that is avoided here and that nobody else takes."""

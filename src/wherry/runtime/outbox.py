@@ -15,10 +15,11 @@ from ..config import Config
 from ..errors import MessageError, RepliesTooLarge, ScopeClosed
 from ..hooks import Hooks
 from ..model import Message
+from ..tracing import trace_of
 from .asgi import ACK, FLUSH
 from .clock import Clock
 from .committer import Committer
-from .delivery import Delivery
+from .delivery import Delivery, reply_headers
 from .holding import Track
 from .instance import Instance
 from .lane import Lane
@@ -129,6 +130,7 @@ class Outbox:
                 self._attempt_of(track, delivery),
                 delivery.emitted,
                 size,
+                reply_headers(entry),
             )
             delivery.emitted += len(replies)
         self._committer.put(track, operation)
@@ -145,6 +147,7 @@ def tell_of_long_holding(hooks: Hooks, delivery: Delivery, now_s: float) -> None
             scope=delivery.entry.scope_id,
             entry=delivery.entry.id,
             duration_s=round(now_s - delivery.held_at_s, 3),
+            **trace_of(delivery.entry.headers),
         )
 
 

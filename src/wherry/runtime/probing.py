@@ -17,6 +17,7 @@ from ..config import Config
 from ..engine.suspects import Sharing, probe_limit_s
 from ..hooks import Hooks
 from ..model import AttemptsRow, EntryId
+from ..tracing import trace_of
 from .committer import Committer
 from .delivery import Delivery
 from .holding import Suspect, Track
@@ -241,6 +242,7 @@ class Probing:
             entry=suspect.entry_id,
             attempt=row.attempts + 1,
             count=row.crashes,
+            **_trace_of(suspect),
         )
 
     def _tell_of_overrun(self, suspect: Suspect, limit_s: float) -> None:
@@ -250,6 +252,7 @@ class Probing:
             scope=suspect.scope_id,
             entry=suspect.entry_id,
             duration_s=limit_s,
+            **_trace_of(suspect),
         )
 
 
@@ -264,6 +267,18 @@ def is_marked(lane: Lane, item: Item | None) -> bool:
     """Whether an item is a suspect whose probe has begun, in this tenure."""
     suspect = _suspect_of(lane, item)
     return suspect is not None and _is_marked(suspect)
+
+
+def _trace_of(suspect: Suspect) -> dict[str, str]:
+    """What a log line says of the trace of the message, while its lane has it."""
+    lane = suspect.lane
+    if lane is None:
+        return {}
+    unfinished = lane.instance.unfinished if lane.instance is not None else []
+    for item in (*unfinished, *lane.input_queue.items):
+        if isinstance(item, Delivery) and item.entry.id == suspect.entry_id:
+            return trace_of(item.entry.headers)
+    return {}
 
 
 def _is_marked(suspect: Suspect) -> bool:

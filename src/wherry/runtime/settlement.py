@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ..broker.commits import COMMITS, FINISHING, Answer, Bury, Emit, Fail, Operation, Outcome
+from ..broker.wire import unpack
 from ..hooks import Hooks
 from ..model import EntryId, ScopeId, id_key
+from ..tracing import trace_of
 from .committer import Committer, Result, Sent
 from .delivery import Delivery
 from .holding import Holding, Holdings, Track
@@ -106,6 +108,7 @@ class Settlement:
             entry=operation.entry_id,
             attempt=operation.attempts,
             reason=operation.reason,
+            **trace_of(unpack(operation.headers) if operation.headers else None),
         )
 
     def _settle_odd(self, holding: Holding, odd: Sequence[Result]) -> None:

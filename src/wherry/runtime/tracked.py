@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import traceback
-from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from ..broker.attempts import pack_row
@@ -23,17 +21,17 @@ from ..model import AttemptsRow, Message, ScopeId
 from .burials import Burials
 from .clock import Clock
 from .committer import Committer
-from .delivery import Delivery, expiry_of, has_expired
+from .delivery import Delivery, expiry_of, has_expired, reply_headers
 from .holding import Holdings, Track
 from .inbox import Item
 from .instance import Instance
 from .lane import Lane, Outlet
 from .outbox import HELD_WARNING_S, tell_of_long_holding
+from .overdue import fail_overdue
 from .policy import Gate
+from .reasons import reason_of, traceback_of
 from .scopes import Scopes
 from .turns import Turns
-
-ERROR_BYTES = 2048
 
 
 class States(Protocol):
@@ -41,6 +39,24 @@ class States(Protocol):
 
     async def load(self, track: Track) -> tuple[bytes, str]:
         """Packed state and version of a scope."""
+        ...
+
+
+class Watch(Protocol):
+    """Looks at messages as they are handled; see `wherry.runtime.meter.Meter`.
+
+    Attributes:
+        due: so many messages further it looks at one.
+    """
+
+    due: int
+
+    def opened(self, delivery: Delivery) -> None:
+        """A message was taken, and this one is due; ``due`` is above 0 again after it."""
+        ...
+
+    def failed(self, delivery: Delivery, error: BaseException) -> None:
+        """An attempt has failed; its timer is told after this."""
         ...
 
 
@@ -52,7 +68,7 @@ class Tracked:
         states: the same.
         burials: gives up what failed too often; the same.
         gate: says when lanes may start, while a suspect must run alone.
-        on_overdue: fails an attempt that takes longer than ``handler_timeout_s``; the same.
+        watch: looks at messages as they are handled, None if nobody does.
         outlet: where nobody has overridden ``application_send``, what takes its place; the same.
         scopes: makes what instances are called with.
     """
@@ -63,7 +79,7 @@ class Tracked:
         self.states: States
         self.burials: Burials
         self.gate: Gate | None = None
-        self.on_overdue: Callable[[Lane, Delivery], None]
+        self.watch: Watch | None = None
         self.outlet: Outlet | None = None
         self.scopes = Scopes(config)
         self._config = config
@@ -160,10 +176,15 @@ class Tracked:
         # Who was given it before may have changed it.
         is_fresh = "wherry" not in entry.message
         message = entry.message if is_fresh else read_body(entry.body)
-        if self._config.handler_timeout_s:
+        if limit_s := self._config.handler_timeout_s:
             delivery.timer = asyncio.get_running_loop().call_later(
-                self._config.handler_timeout_s, self.on_overdue, lane, delivery
+                limit_s, fail_overdue, lane, delivery, limit_s
             )
+        watch = self.watch
+        if watch is not None:
+            watch.due -= 1
+            if not watch.due:
+                watch.opened(delivery)
         message["wherry"] = {
             "id": entry.id,
             "attempt": delivery.attempt,
@@ -183,9 +204,8 @@ class Tracked:
             tell_of_long_holding(self._hooks, delivery, self._clock.now_s())
         if delivery.timer is not None:
             delivery.stop_timer()
-        if len(replies) == 1 and not (
-            self._config.durable_state or entry.mark or entry.inbox or delivery.emitted
-        ):
+        is_plain = not (entry.mark or entry.inbox or entry.headers or delivery.emitted)
+        if len(replies) == 1 and is_plain and not self._config.durable_state:
             size = ANSWER_BYTES + delivery.replies_bytes
             self.committer.put(track, answer_of((entry.id, entry.scope_id, replies[0], size)))
             return
@@ -193,6 +213,7 @@ class Tracked:
         change = self._change_of(lane, track) if self._config.durable_state else None
         if change is not None and change.packed is not None:
             track.packed, track.version = change.packed, entry.id if change.packed else ""
+        headers = reply_headers(entry)
         operation = Commit(
             entry.id,
             entry.scope_id,
@@ -201,7 +222,8 @@ class Tracked:
             change,
             self.attempt_of(track, delivery) if entry.mark else "",
             delivery.emitted,
-            size + (len(change.packed or b"") if change else 0),
+            size + len(headers) + (len(change.packed or b"") if change else 0),
+            headers,
         )
         self.committer.put(track, operation)
 
@@ -245,11 +267,13 @@ class Tracked:
 
     def failed(self, lane: Lane, delivery: Delivery, error: BaseException) -> bool:
         """Write a failed attempt down; whether the message is to be tried again."""
+        if self.watch is not None:
+            self.watch.failed(delivery, error)
         delivery.stop_timer()
         track = cast("Track", lane.tracking)
-        entry, reason = delivery.entry, _reason(error)
+        entry, reason = delivery.entry, reason_of(error)
         if delivery.attempt >= self._config.max_attempts:
-            self.burials.give_up(track, delivery, reason, _trace(error))
+            self.burials.give_up(track, delivery, reason, traceback_of(error))
             if track.is_parked:
                 waiting = [delivery, *_take_deliveries(lane)]
                 track.holding.park(track, [one.entry.id for one in waiting])
@@ -316,24 +340,3 @@ def _take_deliveries(lane: Lane) -> list[Delivery]:
         if not isinstance(item, Delivery):
             lane.input_queue.put_nowait(item)
     return [item for item in items if isinstance(item, Delivery)]
-
-
-def _reason(error: BaseException) -> str:
-    name = type(error).__name__
-    try:
-        text = f"{name}: {error}".removesuffix(": ")
-    except Exception:  # noqa: BLE001 - the application's own class
-        text = f"{name} (its text cannot be had)"
-    return _cut(text.encode("utf-8", "replace")[:ERROR_BYTES])
-
-
-def _trace(error: BaseException) -> str:
-    try:
-        text = "".join(traceback.format_exception(error))
-    except Exception:  # noqa: BLE001 - the application's own class
-        return ""
-    return _cut(text.encode("utf-8", "replace")[-ERROR_BYTES:])
-
-
-def _cut(text: bytes) -> str:
-    return text.decode("utf-8", "ignore")

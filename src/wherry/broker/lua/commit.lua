@@ -12,6 +12,7 @@
 --   hold:   'h' id scope row out inbox first attempt error
 --   bury:   'b' id scope out inbox first error traceback attempts kept
 --           (kept '0': not to the dead letters)
+--   't' headers: before any of these; the replies that it writes carry them
 -- out, inbox, state: number of a key, 0 without. action: '' unchanged, 's' set, 'd' delete.
 -- end: '' or the attempt to put on the end mark. first: index of the first reply.
 -- Answer: 'FENCED', the number of operations when all are done, or for each operation 1 done,
@@ -74,9 +75,20 @@ local function append(out, inbox, ...)
   end
 end
 
+-- Of the replies of the operation at hand; most have none.
+local headers
+
+local function reply(out, inbox, ...)
+  if headers then
+    append(out, inbox, 'h', headers, ...)
+  else
+    append(out, inbox, ...)
+  end
+end
+
 -- An error reply must not fail what it tells of: where it cannot be written it is left out.
 local function tell(out, inbox, ...)
-  append(usable(out, 'stream') and out or 0, usable(inbox, 'stream') and inbox or 0, ...)
+  reply(usable(out, 'stream') and out or 0, usable(inbox, 'stream') and inbox or 0, ...)
 end
 
 local function problem(out, inbox)
@@ -95,18 +107,18 @@ local function replies(id, scope, out, inbox, attempt, first, count, finish)
     for i = 0, count - 1 do
       local index = tostring(first + i)
       if finish ~= '' and i == count - 1 then
-        append(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope,
+        reply(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope,
           'z', tostring(first + count), 'a', finish)
       elseif attempt ~= '' then
-        append(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope, 'a', attempt)
+        reply(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope, 'a', attempt)
       elseif id == '' then
-        append(out, inbox, 'm', ARGV[from + i], 'n', index, 's', scope)
+        reply(out, inbox, 'm', ARGV[from + i], 'n', index, 's', scope)
       else
-        append(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope)
+        reply(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope)
       end
     end
     if finish ~= '' and count == 0 then
-      append(out, inbox, 'i', id, 'n', tostring(first), 's', scope, 'z', tostring(first),
+      reply(out, inbox, 'i', id, 'n', tostring(first), 's', scope, 'z', tostring(first),
         'a', finish)
     end
   end
@@ -294,6 +306,14 @@ local function bury()
 end
 
 local operations = {c = commit, e = emit, f = fail, h = hold, b = bury}
+
+function operations.t()
+  headers = take()
+  local result = operations[take()]()
+  headers = nil
+  return result
+end
+
 local last = #ARGV
 while at <= last do
   local operation = take()

@@ -1,0 +1,1 @@
+"""Probes and metrics, as those who ask see them."""
