@@ -98,9 +98,11 @@ class FleetSite:
         if not has_metrics():
             return Response(501, TO_INSTALL)
         snapshots: dict[str, Snapshot] = {}
-        for name, answer in (await self._ask("/snapshot")).items():
+        for answer in (await self._ask("/snapshot")).values():
             if answer is not None and _is_ok(answer):
-                snapshots[name] = Snapshot.from_json(answer.body)
+                # Named by itself: who is not ready has no name here yet.
+                snapshot = Snapshot.from_json(answer.body)
+                snapshots[snapshot.worker] = snapshot
         return metrics_of(snapshots)
 
     async def _ask(self, path: str) -> dict[str, Response | None]:

@@ -66,6 +66,7 @@ class Snapshot:
     """Numbers of one worker.
 
     Attributes:
+        worker: its id.
         namespace: that it serves.
         pid: of its process.
         outcomes: messages by outcome.
@@ -73,6 +74,7 @@ class Snapshot:
         histograms: by name: bounds, cumulative counts, sum.
     """
 
+    worker: str
     namespace: str
     pid: int
     outcomes: Mapping[str, int]
@@ -126,6 +128,7 @@ def take_snapshot(
             "commit_operations": _pack(meter.operations),
         }
     return Snapshot(
+        worker=vitals.worker_id,
         namespace=vitals.namespace,
         pid=vitals.pid,
         outcomes=outcomes,
