@@ -20,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from wherry.broker.connect import PooledLink, Store
+from wherry.broker.urls import parse_url
 
 from .agenda import SimulatedLoop, in_world
 from .points import kinds_of
@@ -269,7 +270,7 @@ class SimulatedStore(Store):
     __slots__ = ("_node",)
 
     def __init__(self, node: Node) -> None:
-        super().__init__("memory://simulation", memory=node.network.server)
+        super().__init__(parse_url("memory://simulation"), memory=node.network.server)
         self._node = node
 
     def link(self, *, answer_timeout_s: float | None = 10.0) -> PooledLink:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wherry.broker.connect import hide_password, open_store
+from wherry.broker.connect import open_store
+from wherry.broker.urls import hide_password
 from wherry.errors import ConfigError
 
 

@@ -52,10 +52,14 @@ class Scripts:
 
     With ``flags=allow-oom`` a worker can still commit, which frees memory, when the server is
     at its limit; servers before 7.0 and the store in memory do not know the flag.
+
+    Attributes:
+        has_flags: whether the workers' scripts carry it.
     """
 
     __slots__ = (
-        "beat", "claim", "commit", "release", "renew", "replay", "send", "survey", "unhold"
+        "beat", "claim", "commit", "has_flags",
+        "release", "renew", "replay", "send", "survey", "unhold",
     )  # fmt: skip
 
     def __init__(self, *, allow_oom: bool = True, memory: bool = False) -> None:
@@ -66,7 +70,8 @@ class Scripts:
             memory: use the clock of the store in memory.
         """
         clock = _read("memory_clock" if memory else "clock")
-        head = _ALLOW_OOM if allow_oom and not memory else ""
+        self.has_flags = allow_oom and not memory
+        head = _ALLOW_OOM if self.has_flags else ""
         self.beat = Script(head + clock + _read("beat"))
         self.claim = Script(head + clock + _read("claim"))
         self.commit = Script(head + clock + _read("commit"))
@@ -89,17 +94,26 @@ async def fit_scripts(link: Link, *, memory: bool) -> Scripts:
     return Scripts()
 
 
-async def run_many(link: Link, calls: Sequence[tuple[Script, Command]]) -> list[Any]:
+async def run_many(
+    link: Link, calls: Sequence[tuple[Script, Command]], last: Sequence[Command] = ()
+) -> list[Any]:
     """Run scripts in one write; errors stand in the answers, as with `Link.calls`.
 
     Those that the server did not know are sent again, whole, after the others: two calls
     whose order matters must not go into one write.
+
+    Args:
+        link: connection.
+        calls: the scripts, with their commands.
+        last: commands that come after them in each write; their answers follow.
     """
-    answers = await link.calls([command for _, command in calls])
+    answers = await link.calls([*(command for _, command in calls), *last])
     unknown = [index for index, answer in enumerate(answers) if is_unknown_script(answer)]
     if unknown:
-        again = await link.calls([calls[index][0].whole(calls[index][1]) for index in unknown])
-        for index, answer in zip(unknown, again, strict=True):
+        whole = [calls[index][0].whole(calls[index][1]) for index in unknown]
+        again = await link.calls([*whole, *last])
+        places = (*unknown, *range(len(calls), len(answers)))
+        for index, answer in zip(places, again, strict=True):
             answers[index] = answer
     return answers
 

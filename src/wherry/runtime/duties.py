@@ -35,6 +35,7 @@ class Duties:
 
     Attributes:
         parked: scopes that wait to be released; set for each run.
+        lacks: what the server lacks, told to whoever looks.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Duties:
             reads: tell whether reads are answered.
         """
         self.parked: Parked
+        self.lacks: Sequence[str] = ()
         self._pool = pool
         self._holdings = holdings
         self._settlement = settlement
@@ -83,6 +85,7 @@ class Duties:
             "can_claim": str(int(self.can_claim())),
             "in_flight": str(in_flight),
             "instances": str(len(self._pool.lanes)),
+            "lacks": ",".join(self.lacks),
         }
 
     def can_claim(self) -> bool:
