@@ -26,7 +26,7 @@ from .history import Past, read_history
 from .link import Argument, Command, Link
 from .mapping import is_of_a_replica, map_error
 from .memory import MemoryServer, memory_server
-from .pools import Pools
+from .pools import Greet, Pools
 from .sentinels import check_primary
 from .single import SingleLink
 from .urls import Address, Kind, parse_url
@@ -57,14 +57,14 @@ class PooledLink:
     """
 
     __slots__ = (
-        "_client", "_history", "_is_astray", "_where",
+        "_client", "_history", "_is_astray", "_make", "_where",
         "client_id", "connects", "only_primary", "past",
     )  # fmt: skip
 
-    def __init__(self, client: aioredis.Redis, where: str) -> None:
-        """Take over a client; its answers are no longer reshaped."""
-        client.response_callbacks.clear()
-        self._client = client
+    def __init__(self, make: Callable[[Greet], aioredis.Redis], where: str) -> None:
+        """Use clients that ``make`` makes, with what they are to do with each new connection."""
+        self._make = make
+        self._client = self._make_client()
         self._where = where
         self.connects = 0
         self.client_id: int | None = None
@@ -141,7 +141,15 @@ class PooledLink:
     async def reconnect(self) -> None:
         """See `wherry.broker.link.Link`."""
         self._is_astray = False
-        await self._client.connection_pool.disconnect()
+        # Not from a pool that is in use: a connection may be taken, or made, while it is closed.
+        pool, self._client = self._client.connection_pool, self._make_client()
+        await pool.update_active_connections_for_reconnect()
+        await pool.disconnect(inuse_connections=False)
+
+    def _make_client(self) -> aioredis.Redis:
+        client = self._make(self.greet)
+        client.response_callbacks.clear()  # answers are not reshaped
+        return client
 
     async def aclose(self) -> None:
         """See `wherry.broker.link.Link`."""
@@ -249,19 +257,16 @@ class Store:
             answer_timeout_s: no answer for longer breaks the connection; for a blocking read
                 it must be above the time it blocks.
         """
-        greeter: list[PooledLink] = []
 
-        async def greet(connection: Any) -> None:
-            await greeter[0].greet(connection)
-
-        if self._memory is not None:
-            client: aioredis.Redis = fakeredis.FakeAsyncRedis(server=self._memory, protocol=2)
+        def make(greet: Greet) -> aioredis.Redis:
+            if self._memory is None:
+                return self._pools.client(answer_timeout_s, greet)
+            client = fakeredis.FakeAsyncRedis(server=self._memory, protocol=2)
             client.connection_pool.connection_kwargs["redis_connect_func"] = greet
-        else:
-            client = self._pools.client(answer_timeout_s, greet)
-        link = PooledLink(client, self.where)
+            return client
+
+        link = PooledLink(make, self.where)
         link.only_primary = self._pools.only_primary
-        greeter.append(link)
         return link
 
     def single_link(self, *, answer_timeout_s: float | None = 10.0) -> Link:

@@ -21,6 +21,8 @@ from .sentinels import PrimaryPool, Sentinels, connect_primary
 from .urls import Address, Kind
 
 _T = TypeVar("_T")
+Greet = Callable[[Any], Awaitable[None]]
+"""What is done with each new connection of redis-py's."""
 
 
 class Pools:
@@ -62,9 +64,7 @@ class Pools:
             endpoint = replace(endpoint, host=host, port=port)
         return await attempt(endpoint)
 
-    def client(
-        self, answer_timeout_s: float | None, greet: Callable[[Any], Awaitable[None]]
-    ) -> aioredis.Redis:
+    def client(self, answer_timeout_s: float | None, greet: Greet) -> aioredis.Redis:
         """An asyncio client; ``greet`` is run with each new connection."""
         keywords = self._keywords(answer_timeout_s) | {
             "retry": Retry(NoBackoff(), 0),
