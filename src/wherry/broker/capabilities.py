@@ -15,12 +15,12 @@ from .link import Command
 from .scripts import Scripts
 
 MISSED: Mapping[str, str] = {
-    "script flags": "when its memory is full, workers cannot commit what would make room",
-    "INFO": "data lost by a restart or failover, and eviction of keys, are not noticed",
-    "CLIENT ID": "a read that waits for too little is cut with its connection",
-    "CLIENT UNBLOCK": "a read that waits for too little is cut with its connection",
-    "PUBLISH": "released partitions are found at the next beat, not at once",
-    "SUBSCRIBE": "released partitions are found at the next beat, not at once",
+    "script flags": "workers cannot commit either when its memory is full",
+    "INFO": "lost data and eviction of keys are not noticed",
+    "CLIENT ID": "reads that wait for too little are cut off",
+    "CLIENT UNBLOCK": "reads that wait for too little are cut off",
+    "PUBLISH": "released partitions are found at the next beat",
+    "SUBSCRIBE": "released partitions are found at the next beat",
 }
 """What a server may lack -> what is missed without it."""
 
@@ -54,10 +54,11 @@ async def find_lacks(link: PooledLink, scripts: Scripts, channel: str) -> tuple[
             lacks.add(name)
     if not scripts.has_flags:
         lacks.add("script flags")
+    subscription = await link.subscribe(channel)
     try:
-        subscription = await link.subscribe(channel)
+        await subscription.confirm()
     except refused:
         lacks.add("SUBSCRIBE")
-    else:
+    finally:
         await subscription.aclose()
     return tuple(name for name in MISSED if name in lacks)

@@ -31,6 +31,8 @@ from .sentinels import check_primary
 from .single import SingleLink
 from .urls import Address, Kind, parse_url
 
+_CONFIRM_S = 5.0
+
 
 @contextlib.contextmanager
 def heeding_cancellation() -> Generator[None]:
@@ -165,6 +167,14 @@ class Subscription:
         """Take over a subscribed pubsub object."""
         self._pubsub = pubsub
         self._where = where
+
+    async def confirm(self) -> None:
+        """Wait until the server has taken the subscription; raises as `PooledLink.call` does."""
+        try:
+            with heeding_cancellation():
+                await self._pubsub.get_message(timeout=_CONFIRM_S)
+        except (redis_errors.RedisError, OSError) as error:
+            raise map_error(error, self._where) from error
 
     async def next(self) -> None:
         """Wait for the next message; its content does not matter, it is only a hint.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
 
+from ..broker.capabilities import MISSED
 from ..broker.connect import Store
 from ..broker.leases import read_members
 from ..broker.scripts import fit_scripts
@@ -96,6 +97,7 @@ def as_json(status: Status) -> str:
             "in_flight": _in_flight(status),
             "dead": sum(one.dead for one in status.partitions),
             "free": sum(not one.owner for one in status.partitions),
+            "lacks": _lacks(status),
         },
         indent=2,
     )
@@ -114,6 +116,9 @@ def as_table(status: Status) -> str:
         f"dead letters {sum(one.dead for one in status.partitions)}"
     )
     blocks = [f"{head}\n{totals}"]
+    if lacks := _lacks(status):
+        missed = [[name, what] for name, what in lacks.items()]
+        blocks.append(_table(["REDIS LACKS", "SO"], missed, {0, 1}))
     if status.members:
         rows = [
             [
@@ -172,6 +177,12 @@ def _held(status: Status, member: MemberInfo) -> int:
 
 def _in_flight(status: Status) -> int:
     return sum(_number(one.fields.get("in_flight")) for one in status.members)
+
+
+def _lacks(status: Status) -> dict[str, str]:
+    """What the server lacks for some worker -> what is missed by that."""
+    said = {name for one in status.members for name in one.fields.get("lacks", "").split(",")}
+    return {name: missed for name, missed in MISSED.items() if name in said}
 
 
 def _number(text: str | None) -> int:
