@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.rig import PARTITIONS, QUICK, Notes, rig, until, working
+from tests.e2e.rig import PARTITIONS, QUICK, Notes, Rig, rig, until, working
 from tests.e2e.test_durable import DURABLE, running_totals, totals
 from tests.servers import Server
 from tests.servers_plugin import StartServer
@@ -73,8 +73,8 @@ async def test_least_set_of_commands_is_enough(any_own_server: Server):
         assert not hooks.warned, "nothing of this is an outage"
 
 
-async def _owners_are(seen: object, owners: set[str]) -> bool:
-    return set(await seen.owners()) == owners  # type: ignore[attr-defined]
+async def _owners_are(seen: Rig, owners: set[str]) -> bool:
+    return set(await seen.owners()) == owners
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)

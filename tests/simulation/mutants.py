@@ -300,7 +300,7 @@ def history_forgotten() -> Generator[None]:
 
 CAUGHT_BY: dict[str, int] = {
     "no_fence": 7,
-    "epoch_instead_of_token": 379,
+    "epoch_instead_of_token": 882,
     "no_xdel_answer": 5,
     "emits_not_numbered": 4,
     "no_state_version": 152,
