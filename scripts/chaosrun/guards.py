@@ -83,7 +83,7 @@ class Guards:
     def _named(self, port: int) -> int:
         with redis.Redis(port=port, protocol=2) as client:
             answer = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
-            return int(answer[1])
+        return int(answer[1]) if answer else 0
 
     def _knows_all(self, port: int) -> bool:
         with redis.Redis(port=port, protocol=2) as client:
