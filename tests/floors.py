@@ -24,8 +24,12 @@ FLOORS: dict[str, int] = {
     "runtime": 3,
     "worker": 4,
     "client": 4,
+    "doctor": 4,  # sees the broker alone, and belongs to no worker
     "testing": 4,
+    # Processes around a worker; it sees a worker's lanes, and the worker itself as a Protocol.
+    "supervisor": 4,
     "cli": 5,
+    "exports": 5,  # imports by name whatever is public, and is imported by the top alone
     "__main__": 5,
 }
 # Who may import a neighbour on the same floor; floor 0 is one vocabulary and may do so freely.
@@ -192,13 +196,26 @@ def logging_in_hooks(tree: Tree) -> list[str]:
     ]
 
 
+def _statements(module: Module) -> Iterator[ast.stmt]:
+    """Yield what stands in an ``__init__.py``, also under ``if TYPE_CHECKING``.
+
+    Only there may the public names be imported for type checkers alone (see ``exports.py``).
+    """
+    for node in module.syntax.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from node.body
+            yield from node.orelse
+        else:
+            yield node
+
+
 def plain_inits(tree: Tree) -> list[str]:
     """An ``__init__.py`` holds a docstring, imports and ``__all__``, and no logic."""
     found: list[str] = []
     for module in tree.values():
         if not module.is_package:
             continue
-        for place, node in enumerate(module.syntax.body):
+        for place, node in enumerate(_statements(module)):
             is_docstring = place == 0 and ast.get_docstring(module.syntax) is not None
             if is_docstring or isinstance(node, ast.Import | ast.ImportFrom):
                 continue
@@ -226,9 +243,9 @@ def public_names(tree: Tree) -> list[str]:
     top = tree[PACKAGE]
     imported: set[str] = set()
     listed: list[str] | None = None
-    for node in top.syntax.body:
+    for node in _statements(top):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            if getattr(node, "module", None) != "__future__":
+            if getattr(node, "module", None) not in ("__future__", "typing"):
                 imported |= {a.asname or a.name.partition(".")[0] for a in node.names}
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             listed = list(ast.literal_eval(node.value))

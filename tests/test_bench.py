@@ -27,6 +27,7 @@ from wherry.model import partition_of
 
 SMALL = ["--messages=200", "--scopes=20", "--pairs=1", "--evictions=20", "--instances=50"]
 SMALL += ["--pools", "10", "30", "--handoffs=1", "--takeovers=1", "--rounds=1"]
+SMALL += ["--restarts=1", "--kills=1", "--story=4"]
 SMALL += ["--trips=20", "--followed=30", "--rate=100", "--seconds=1", "--idle-instances=20"]
 SMALL += ["--batches=2", "--paced=300", "--windows=1", "--window=0.3"]
 SMALL += ["--most-workers=1", "--most-partitions=1", "--most-scopes=1"]
@@ -81,6 +82,15 @@ def test_ownership_is_measured(tmp_path: Path):
     for name in ("handoff", "takeover", "exit"):
         assert 0 < report[name]["p50_ms"] <= report[name]["p99_ms"] <= report[name]["max_ms"]
     assert report["scaling"]["moves"] >= report["scaling"]["needed"] > 0
+
+
+def test_supervisors_are_measured(tmp_path: Path):
+    report = figures(tmp_path, "rolling", "respawn", "story")
+    assert report["rolling"]["gap"]["count"] == report["rolling"]["flights"] > 0
+    assert report["rolling"]["behind"]["count"] <= report["rolling"]["flights"]
+    assert 0 < report["respawn"]["back_s"][0] < 30
+    assert 0 < report["respawn"]["taken_s"][0] < 30
+    assert report["story"]["view"][-1]["words"] == 8
 
 
 def test_durable_state_is_drained(tmp_path: Path):

@@ -17,8 +17,10 @@ from tests.test_docs import blocks
 from wherry import Client, Config, StoreRefused
 from wherry.broker.capabilities import MISSED
 from wherry.broker.connect import open_store
+from wherry.broker.namespaces import set_pause
 from wherry.broker.tls import TLS_OPTIONS
 from wherry.broker.urls import SCHEMES
+from wherry.broker.wire import Keys
 from wherry.cli.show import read_status
 
 PAGE = "docs/redis.md"
@@ -90,7 +92,12 @@ async def test_users_of_the_page_have_the_rights_that_they_need(
             await operator.dead_letters.replay(partition, letter.letter_id)
             [again] = await until(lambda: _page(operator, partition, letter.letter_id))
             await operator.dead_letters.drop(partition, again.letter_id)
-            status = await read_status(open_store(users["operator"]), "wherry")
+            store = open_store(users["operator"])
+            link = store.link()
+            status = await read_status(link, store, "wherry")
+            for is_paused in (True, False):
+                await set_pause(link, Keys("wherry"), paused=is_paused)
+            await link.aclose()
             assert len(status.partitions) == PARTITIONS
             assert len(status.members) >= 1
         assert set(await seen.owners()) == {""}

@@ -26,6 +26,7 @@ from . import (
     micro,
     ownership,
     plot,
+    rolling,
     roundtrip,
     scale,
     send,
@@ -35,7 +36,7 @@ from .store import BenchServer, running_server
 
 INTERRUPTED = 130
 SCENARIOS = ["drain", "roundtrip", "send", "followers", "idle", "evict", "memory", "micro", "scale"]
-SCENARIOS += ["handoff", "takeover", "exit", "scaling"]
+SCENARIOS += ["handoff", "takeover", "exit", "scaling", "rolling", "respawn", "story"]
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -64,6 +65,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--handoffs": 200,
         "--takeovers": 100,
         "--rounds": 10,
+        "--restarts": 3,
+        "--kills": 5,
+        "--story": 60,
     }.items():
         parser.add_argument(flag, type=int, default=value, metavar="N")
     parser.add_argument("--paced", type=int, metavar="N")
@@ -145,6 +149,9 @@ def run(
         "takeover": lambda: ownership.takeover(server, directory, options.takeovers),
         "exit": lambda: ownership.exits(server, directory, options.rounds),
         "scaling": lambda: ownership.scaling(server, directory, max(1, options.rounds // 3)),
+        "rolling": lambda: rolling.rolling(server, directory, options.restarts),
+        "respawn": lambda: rolling.respawn(server, directory, options.kills),
+        "story": lambda: rolling.story(server, directory, options.story),
     }
     for name in wanted:
         print()

@@ -83,7 +83,7 @@ def steady_load(client: redis.Redis) -> Iterator[None]:
     finally:
         stop.set()
         sending.join()
-    _wait_until_handled(client)
+    wait_until_handled(client)
 
 
 def make_idle(client: redis.Redis, scopes: int) -> None:
@@ -95,10 +95,11 @@ def make_idle(client: redis.Redis, scopes: int) -> None:
         message = msgpack.packb({"type": "bench.work", "work_s": 0})
         pipeline.xadd(stream, {"s": scope, "m": message})
     pipeline.execute()
-    _wait_until_handled(client)
+    wait_until_handled(client)
 
 
-def _wait_until_handled(client: redis.Redis) -> None:
+def wait_until_handled(client: redis.Redis) -> None:
+    """Return when no entry is left."""
     until_s = time.monotonic() + STALL_S
     while left := _backlog(client):
         if time.monotonic() > until_s:

@@ -30,8 +30,9 @@ from wherry.config import Config
 from wherry.engine.ledger import Ledger
 from wherry.model import EntryId, Partition, Token, partition_of
 from wherry.runtime.holding import Holding
+from wherry.runtime.parts import Links
 from wherry.runtime.window import Room
-from wherry.worker import Worker, _Links
+from wherry.worker import Worker
 
 from .applications import echo
 from .connection import pack
@@ -103,7 +104,7 @@ async def _carry(rounds: int) -> dict[str, list[float]]:
 
 def _take_partitions(worker: Worker, wire: _Wire) -> list[Holding]:
     """Put the worker's parts together, as its `arun` does, and let it own some partitions."""
-    links = _Links(*(worker._store.link() for _ in range(3)))
+    links = Links(*(worker._store.link() for _ in range(3)))
     links.write = cast("Link", wire)
     worker._holdings.partitions = _PARTITIONS
     meta = Meta(partitions=_PARTITIONS, generation="micro")

@@ -191,6 +191,10 @@ class StoreError(WherryError):
     """Redis answers with an error that Wherry does not expect; the text is Redis' own."""
 
 
+class WorkerSilent(WherryError):
+    """A worker did not do in time what it was asked for; look at its log."""
+
+
 class WrongLoop(WherryError):
     """A client is used from another event loop than the one it was first used in."""
 

@@ -265,6 +265,7 @@ class PartitionInfo:
         lease_ms: what is left of the lease by Redis' clock, 0 if free or run out.
         backlog: unfinished entries.
         dead: dead letters.
+        oldest_ms: since when the first of the unfinished waits, 0 if there is none.
     """
 
     partition: Partition
@@ -272,3 +273,4 @@ class PartitionInfo:
     lease_ms: int
     backlog: int
     dead: int
+    oldest_ms: int = 0

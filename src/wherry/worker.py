@@ -10,14 +10,11 @@ import asyncio
 import os
 import secrets
 import socket
-from dataclasses import dataclass
 from typing import Any, cast
 
-from .broker.commits import Retention
-from .broker.connect import PooledLink, Store, open_store
+from .broker.connect import Store, open_store
 from .broker.history import Past
 from .broker.leases import Leases
-from .broker.link import Link
 from .broker.scripts import Scripts
 from .broker.wire import Keys, Meta
 from .config import Config
@@ -25,10 +22,12 @@ from .engine.leases import Balance
 from .errors import HandlerTimeout, ScopeClosed, StoreError, StoreRefused, StoreUnavailable
 from .hooks import Hooks
 from .model import Application, Message
+from .runtime.about import About
 from .runtime.arrival import Arrival
 from .runtime.burials import Burials
 from .runtime.clock import Clock
 from .runtime.committer import Committer
+from .runtime.control import Control
 from .runtime.delivery import Delivery
 from .runtime.duties import Duties
 from .runtime.farewell import Farewell
@@ -37,11 +36,13 @@ from .runtime.holding import Holdings
 from .runtime.lane import Lane
 from .runtime.lifespan import Lifespan
 from .runtime.loader import Loader
+from .runtime.looks import Looks
 from .runtime.membership import Membership
 from .runtime.outbox import Outbox
 from .runtime.parked import Parked
+from .runtime.parts import Links, Parts, retention_of
 from .runtime.pasts import Pasts
-from .runtime.policy import Gate
+from .runtime.pause import Pause
 from .runtime.pool import Pool
 from .runtime.probing import Probing
 from .runtime.reader import Reader, Reads
@@ -49,40 +50,11 @@ from .runtime.renewal import Renewal, RenewalInLoop
 from .runtime.router import Router
 from .runtime.server import StatelessServer, first_error
 from .runtime.settlement import Settlement
+from .runtime.tallies import Tallies
 from .runtime.tracked import Tracked
 from .runtime.window import Window
 
 LEAVE_WITHIN_S = 2.0
-
-
-@dataclass(slots=True, eq=False)
-class _Links:
-    """Connections of one run; each kind of traffic has its own."""
-
-    read: Link
-    write: Link
-    command: PooledLink
-
-    async def aclose(self) -> None:
-        await self.read.aclose()
-        await self.write.aclose()
-        await self.command.aclose()
-
-
-@dataclass(slots=True, eq=False)
-class _Parts:
-    """What lives during one run."""
-
-    committer: Committer
-    loader: Loader
-    outbox: Outbox
-    reader: Reader
-    membership: Membership
-    renewal: Renewal | None
-    handoff: HandOff
-    leases: Leases
-    probing: Probing
-    duties: Duties
 
 
 class Worker(StatelessServer):
@@ -135,7 +107,7 @@ class Worker(StatelessServer):
                 self._store.unix_s,
             )
         )
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._started = asyncio.Event()
         self._stop = asyncio.Event()
         self.has_drained = True
@@ -151,7 +123,7 @@ class Worker(StatelessServer):
             StoreIncompatible: this namespace, or this server, cannot be used.
         """
         timeout_s = self._config.socket_timeout_s
-        links = _Links(
+        links = Links(
             self._store.single_link(answer_timeout_s=timeout_s),
             self._store.single_link(answer_timeout_s=timeout_s),
             self._store.link(answer_timeout_s=timeout_s),
@@ -168,7 +140,7 @@ class Worker(StatelessServer):
             async with Lifespan(self.application, self._config, self._hooks) as lifespan:
                 self._tracked.scopes.lifespan_state = lifespan.state
                 parts = self._parts = self._build(links, found.scripts, found.keys, found.meta)
-                parts.duties.lacks = found.lacks
+                parts.duties.about.lacks = found.lacks
                 if not self._is_overridden("application_send"):
                     self._tracked.outlet = parts.outbox.take
                 past.on_other = parts.duties.history_changed
@@ -185,35 +157,39 @@ class Worker(StatelessServer):
             self._stop.clear()
             await links.aclose()
 
+    @property
+    def tallies(self) -> Tallies:
+        """What it has done since it was made."""
+        return self._holdings.tallies
+
     def _is_overridden(self, name: str) -> bool:
         """Whether user code has put a method of its own in place of one of ours."""
         return name in vars(self) or getattr(type(self), name) is not getattr(Worker, name)
 
-    def _build(self, links: _Links, scripts: Scripts, keys: Keys, meta: Meta) -> _Parts:
+    def _build(self, links: Links, scripts: Scripts, keys: Keys, meta: Meta) -> Parts:
         config, holdings, hooks, clock = self._config, self._holdings, self._hooks, self._clock
         clock.start()
         reads = Reads()
         settlement = Settlement(holdings, self._pool, reads, hooks, config.scope_waiting)
         committer = Committer(
-            links.write, scripts.commit, keys, _retention(config), hooks, settlement
+            links.write, scripts.commit, keys, retention_of(config), hooks, settlement
         )
-        window = Window(config, holdings)
-        loader = Loader(links.command, keys, window, hooks)
+        loader = Loader(links.command, keys, Window(config, holdings), hooks)
         settlement.committer, settlement.refill = committer, loader.refill
         self._tracked.committer, self._tracked.states = committer, loader
         self._tracked.on_overdue = self._overdue
         router = Router(config, self, committer, clock, hooks)
         loader.on_refill = router.refill
-        probing = Probing(config, self._pool, committer, loader.refill, self._set_gate, hooks)
+        pause = Pause(self._tracked, self._pool, holdings, hooks)
+        probing = Probing(config, self._pool, committer, loader.refill, pause.stand_before, hooks)
         settlement.settled = probing.look
-        burials = Burials(config, committer, self._tracked.attempt_of, hooks)
-        self._tracked.burials, self._tracked.gate = burials, None
+        burials = self._tracked.burials = Burials(
+            config, committer, self._tracked.attempt_of, hooks
+        )
         router.pasts = Pasts(config, clock, committer, burials, probing)
         leases = self._build_leases(links, scripts, keys, meta)
         handoff = HandOff(self._pool, holdings, committer, leases, clock, hooks)
-        renewal = None
-        if not self._store.is_memory:
-            renewal = Renewal(self._store, scripts.renew, keys, config, hooks, reads)
+        renewal = self._build_renewal(scripts, keys, reads)
         duties = Duties(
             self._pool,
             holdings,
@@ -223,9 +199,10 @@ class Worker(StatelessServer):
             config,
             reads,
         )
-        duties.parked = Parked(leases, holdings, loader.refill)
+        duties.parked, duties.pause = Parked(leases, holdings, loader.refill), pause
+        self._equip(duties, links, scripts, keys)
         balance = Balance(self.worker_id, int(config.beat_s * 1000))
-        return _Parts(
+        return Parts(
             committer=committer,
             loader=loader,
             outbox=Outbox(config, committer, self._tracked.attempt_of, clock, hooks),
@@ -240,8 +217,37 @@ class Worker(StatelessServer):
             duties=duties,
         )
 
-    def _set_gate(self, gate: Gate | None) -> None:
-        self._tracked.gate = gate
+    def _build_renewal(self, scripts: Scripts, keys: Keys, reads: Reads) -> Renewal | None:
+        if self._store.is_memory:
+            return None
+        return Renewal(self._store, scripts.renew, keys, self._config, self._hooks, reads)
+
+    def _equip(self, duties: Duties, links: Links, scripts: Scripts, keys: Keys) -> None:
+        """What tells of the worker, and who hears operators."""
+        clock, store = self._clock, self._store
+        duties.about = About(
+            self._holdings,
+            self._pool,
+            lambda: self._tracked.busy,
+            beat_s=self._config.beat_s,
+            started_unix_s=store.unix_s(),
+            now_s=clock.now_s,
+        )
+        duties.control = Control(
+            self.worker_id,
+            links.command,
+            scripts.answer,
+            keys,
+            Looks(self._holdings, clock, store.unix_s),
+            self._end_as_asked,
+            self._hooks,
+        )
+
+    def _end_as_asked(self, at_once: bool) -> None:
+        if not self._stop.is_set():
+            self.request_stop()
+        if at_once:
+            self.request_stop()
 
     def _overdue(self, lane: Lane, delivery: Delivery) -> None:
         if lane.is_open and lane.instance is not None and delivery in lane.instance.unfinished:
@@ -254,19 +260,20 @@ class Worker(StatelessServer):
                 ),
             )
 
-    def _build_leases(self, links: _Links, scripts: Scripts, keys: Keys, meta: Meta) -> Leases:
+    def _build_leases(self, links: Links, scripts: Scripts, keys: Keys, meta: Meta) -> Leases:
         ttl_ms = int(self._config.lease_s * 1000)
         return Leases(
             links.command, scripts, keys, worker_id=self.worker_id, ttl_ms=ttl_ms, meta=meta
         )
 
-    async def _serve(self, parts: _Parts) -> None:
+    async def _serve(self, parts: Parts) -> None:
         """Stop order is nesting order: readers, instances, committer, leases."""
         async with asyncio.TaskGroup() as tasks:
             to_the_end = [
                 tasks.create_task(parts.committer.run(), name="committer"),
                 tasks.create_task(parts.loader.run(), name="loader"),
                 tasks.create_task(parts.probing.run(), name="probing"),
+                tasks.create_task(parts.duties.control.run(), name="control"),
                 # Beside the checker, because that one may be overridden.
                 tasks.create_task(self._pool.failures.serve(self._tell), name="reporter"),
                 tasks.create_task(self.application_checker(), name="checker"),
@@ -289,7 +296,7 @@ class Worker(StatelessServer):
                 task.cancel()
         self._hooks.life("worker stopped", worker=self.worker_id)
 
-    async def _leave(self, parts: _Parts, membership: asyncio.Task[None]) -> None:
+    async def _leave(self, parts: Parts, membership: asyncio.Task[None]) -> None:
         # Its round may be claiming, and it would beat once more.
         parts.membership.is_ending = True
         parts.membership.hint()
@@ -340,11 +347,3 @@ class Worker(StatelessServer):
         under_way = self._parts.outbox.take(lane, message)
         if under_way is not None:
             await under_way
-
-
-def _retention(config: Config) -> Retention:
-    return Retention(
-        reply_length=config.reply_length,
-        reply_ttl_ms=int(config.reply_ttl_s * 1000),
-        state_ttl_ms=int(config.state_ttl_s * 1000),
-    )

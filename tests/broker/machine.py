@@ -51,7 +51,8 @@ from tests.broker.plans import (
 )
 from tests.broker.real import Real, is_wrong_type
 from tests.broker.tenure import DONE, ZERO
-from wherry.broker.commits import Bury, Commit, Emit, Fail, Hold, Retention, StateChange
+from wherry.broker.calls import Retention
+from wherry.broker.commits import Bury, Commit, Emit, Fail, Hold, StateChange
 from wherry.errors import StoreError
 from wherry.model import EntryId, Outgoing, ScopeId, Token, id_key
 

@@ -15,16 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from tests.broker.tenure import ALREADY, DONE, STALE, VOID, ZERO
-from wherry.broker.commits import (
-    Bury,
-    Commit,
-    Emit,
-    Fail,
-    Hold,
-    Outcome,
-    Retention,
-    StateChange,
-)
+from wherry.broker.calls import Retention
+from wherry.broker.commits import Bury, Commit, Emit, Fail, Hold, Outcome, StateChange
 from wherry.broker.leases import Claimed
 from wherry.broker.wire import Keys, Meta, outgoing_fields
 from wherry.model import ORIGIN, EntryId, Outgoing, ScopeId, Token

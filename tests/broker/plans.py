@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from tests.broker.model import HOUR_MS
-from wherry.broker.commits import Bury, Commit, Emit, Fail, Hold, Operation, Retention
+from wherry.broker.calls import Retention
+from wherry.broker.commits import Bury, Commit, Emit, Fail, Hold, Operation
 from wherry.model import Outgoing, ScopeId
 
 KEPT_REPLIES = 3

@@ -10,16 +10,8 @@ from typing import Any
 import msgpack
 
 from tests.servers import available_servers
-from wherry.broker.commits import (
-    Call,
-    Commit,
-    Operation,
-    Outcome,
-    Retention,
-    StateChange,
-    encode_call,
-    read_answers,
-)
+from wherry.broker.calls import Call, Retention, encode_call, read_answers
+from wherry.broker.commits import Commit, Operation, Outcome, StateChange
 from wherry.broker.connect import PooledLink, Store, open_store
 from wherry.broker.leases import Leases
 from wherry.broker.scripts import Scripts, fit_scripts, run_many

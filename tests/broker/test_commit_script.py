@@ -20,17 +20,8 @@ from tests.broker.tenure import (
     reply,
     tenure,
 )
-from wherry.broker.commits import (
-    Answer,
-    Bury,
-    Emit,
-    Fail,
-    Outcome,
-    Retention,
-    read_answers,
-    size_of,
-    split_point,
-)
+from wherry.broker.calls import Retention, read_answers, split_point
+from wherry.broker.commits import Answer, Bury, Emit, Fail, Outcome, size_of
 from wherry.broker.connect import Store
 from wherry.errors import StoreError
 from wherry.model import EntryId, ScopeId, Token

@@ -11,7 +11,7 @@ from wherry.broker import deadletters
 from wherry.broker.attempts import pack_row, read_row
 from wherry.broker.commits import Bury, Commit, Fail, Hold
 from wherry.broker.connect import Store
-from wherry.model import AttemptsRow, EntryId, ScopeId
+from wherry.model import ORIGIN, AttemptsRow, EntryId, ScopeId
 
 S = ScopeId("s")
 HELD = AttemptsRow(attempts=5, error="ValueError: no", is_held=True)
@@ -118,7 +118,7 @@ async def test_hold_keeps_the_entry_and_tells_who_waits_once(store: Store):
         told = {"i": one.encode(), "n": b"2", "s": b"s", "a": b"1.3", "e": b"Held: no"}
         assert await held.replies() == [told]
         assert await held.inbox("box") == [told]
-        (found,) = await deadletters.read_held(held.link, held.keys, ZERO)
+        (found,) = await deadletters.read_held(held.link, held.keys, ZERO, after=ORIGIN, count=10)
         assert (found.entry_id, found.scope_id, found.attempts) == (one, "s", 5)
 
 

@@ -337,7 +337,7 @@ async def test_survey_tells_which_lease_was_overwritten_and_of_the_others(
         assert survey.pop(ZERO) is None
         assert [found and found[0] for found in survey.values()] == ["a", "", ""]
         partitions = [Partition(number) for number in range(4)]
-        zero, one, *_ = await read_partitions(held.link, held.scripts.survey, held.keys, partitions)
+        zero, one, *_ = await read_partitions(held.link, held.scripts, held.keys, partitions)
         assert (zero.owner, zero.lease_ms, one.owner) == ("", 0, "a")
 
 
@@ -355,7 +355,7 @@ async def test_partitions_are_described(store: Store):
         await held.add()
         await held.link.call("XADD", held.keys.dead(ONE), "*", "a", "b")
         partitions = [Partition(number) for number in range(4)]
-        zero, one, *_ = await read_partitions(held.link, held.scripts.survey, held.keys, partitions)
+        zero, one, *_ = await read_partitions(held.link, held.scripts, held.keys, partitions)
         assert (zero.owner, zero.backlog, zero.dead, zero.lease_ms) == ("", 2, 0, 0)
         assert (one.owner, one.backlog, one.dead) == ("a", 0, 1)
         assert one.lease_ms > 0

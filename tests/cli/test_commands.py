@@ -212,6 +212,18 @@ def test_signal_before_the_worker_runs_just_ends_it(project: Project, number: in
         assert running.stderr == "importing\n"
 
 
+def test_signal_that_a_finalizer_swallows_ends_the_worker_all_the_same(project: Project):
+    project.write(
+        "late.py",
+        "import os, signal\nfrom echo import app\nclass Last:\n    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\nLast()\n",
+    )
+    with project.start("run", "late:app") as running:
+        assert running.process.wait(LIMIT_S) == 0
+        assert "KeyboardInterrupt" in running.stderr  # it was swallowed
+        assert '"event": "ready"' not in running.stderr
+
+
 def test_commands_of_one_project_share_the_embedded_store(tmp_path: Path):
     project = Project(tmp_path)
     project.write("pyproject.toml", "[tool.wherry]\napp = 'echo:app'\npartitions = 4\n")
@@ -248,6 +260,7 @@ def test_help_loads_nothing_that_only_a_command_needs(tmp_path: Path):
     loaded = {line.rsplit("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "wherry.cli.app" in loaded
     assert not loaded & {"wherry.cli.serve", "wherry.cli.messages", "rich.console", "uvloop"}
+    assert not loaded & {"wherry.worker", "wherry.client", "redis", "fakeredis"}
 
 
 def test_version(tmp_path: Path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wherry.broker.connect import open_store
-from wherry.broker.urls import hide_password
+from wherry.broker.passwords import hide_password
 from wherry.errors import ConfigError
 
 

@@ -9,17 +9,8 @@ from typing import Any
 
 import msgpack
 
-from wherry.broker.commits import (
-    Bury,
-    Call,
-    Commit,
-    Emit,
-    Operation,
-    Outcome,
-    Retention,
-    encode_call,
-    read_answers,
-)
+from wherry.broker.calls import Call, Retention, encode_call, read_answers
+from wherry.broker.commits import Bury, Commit, Emit, Operation, Outcome
 from wherry.broker.connect import Store, open_store
 from wherry.broker.entries import read_entry
 from wherry.broker.leases import Claimed, Leases

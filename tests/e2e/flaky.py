@@ -40,9 +40,9 @@ class FlakyLink:
             return await self._store.around_fetch(self._link.calls, commands)
         return await self._link.calls(commands)
 
-    async def subscribe(self, channel: str) -> Subscription:
+    async def subscribe(self, *channels: str) -> Subscription:
         assert isinstance(self._link, PooledLink)
-        return await self._link.subscribe(channel)
+        return await self._link.subscribe(*channels)
 
     async def aclose(self) -> None:
         await self._link.aclose()

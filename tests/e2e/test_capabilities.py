@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +13,7 @@ from tests.servers_plugin import StartServer
 from wherry import Client, Config
 from wherry.broker.capabilities import MISSED
 from wherry.broker.connect import open_store
-from wherry.cli.show import as_json, as_table, read_status
+from wherry.cli.show import Status, as_data, as_table, read_status
 
 FORBIDDEN = {
     "INFO": ["-info"],
@@ -62,8 +61,8 @@ async def test_least_set_of_commands_is_enough(any_own_server: Server):
             await client.send("s", {"type": "n", "number": 20})
             await seen.answered("s", 21)
             assert await seen.numbers("s") == running_totals([*numbers, 20])
-            status = await read_status(open_store(any_own_server.url), "test")
-            lacks = json.loads(as_json(status))["lacks"]
+            status = await _status(any_own_server.url)
+            lacks = as_data(status)["lacks"]
             assert lacks.items() <= MISSED.items()
             assert set(FORBIDDEN) <= set(lacks)
             table = as_table(status)
@@ -71,6 +70,15 @@ async def test_least_set_of_commands_is_enough(any_own_server: Server):
             assert max(map(len, table.splitlines())) <= 80
         assert await seen.owners() == [""] * PARTITIONS
         assert not hooks.warned, "nothing of this is an outage"
+
+
+async def _status(url: str) -> Status:
+    store = open_store(url)
+    link = store.link()
+    try:
+        return await read_status(link, store, "test")
+    finally:
+        await link.aclose()
 
 
 async def _owners_are(seen: Rig, owners: set[str]) -> bool:
@@ -92,8 +100,8 @@ async def test_server_that_lacks_nothing_is_not_mentioned(redis_url: str):
     hooks = Notes()
     async with rig(redis_url), working(totals, redis_url, hooks=hooks, **DURABLE):
         assert not hooks.count("does without")
-        status = await read_status(open_store(redis_url), "test")
-        assert json.loads(as_json(status))["lacks"] == {}
+        status = await _status(redis_url)
+        assert as_data(status)["lacks"] == {}
         assert "LACKS" not in as_table(status)
 
 

@@ -178,6 +178,8 @@ async def test_pages_of_dead_letters(redis_url: str):
                 assert again
                 assert letters.replay_scope(two.scope_id) == 0
                 assert letters.held(0) == []
+                assert letters.get_held(0, ids[0]) is None
+                assert letters.unix_ms() > 0
                 assert not letters.retry_held(0, ids[0])
                 assert not letters.drop_held(0, ids[0])
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.rig import Notes, until
-from wherry.broker.commits import MAX_OPERATIONS, Commit, Emit, Outcome, Retention
+from wherry.broker.calls import MAX_OPERATIONS, Retention
+from wherry.broker.commits import Commit, Emit, Outcome
 from wherry.broker.link import Command
 from wherry.broker.scripts import Scripts
 from wherry.broker.wire import Keys

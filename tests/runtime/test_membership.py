@@ -86,8 +86,12 @@ class Leases:
     async def listen(self) -> Leases:
         return self
 
-    async def next(self) -> None:
+    async def next(self) -> tuple[str, bytes]:
         await self.hints.get()
+        return "released", b""
+
+    def is_request(self, channel: str) -> bool:
+        return channel == "control"
 
     async def aclose(self) -> None:
         pass
@@ -106,6 +110,12 @@ class Actions:
 
     def can_claim(self) -> bool:
         return self.is_able
+
+    def heed_pause(self, since_unix_ms: int) -> bool:
+        return False
+
+    def asked(self, request: bytes) -> None:
+        raise AssertionError("nobody asks")
 
     async def hand_off(self, holding: Holding) -> None:
         self.handed.append(holding)

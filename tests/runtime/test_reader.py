@@ -39,6 +39,9 @@ class DeafLink:
 
 
 class OpenGate:
+    def is_shut(self) -> bool:
+        return False
+
     def is_settling(self) -> bool:
         return False
 

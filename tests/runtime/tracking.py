@@ -108,6 +108,9 @@ class Recording:
         self.log.append(("interrupted", delivery.entry.message["number"]))
         lane.input_queue.put_back(delivery)
 
+    def evicted(self) -> None:
+        pass
+
     def abandoned(self, lane: Lane) -> None:
         self.log.append(("abandoned", lane.scope_id))
 

@@ -18,7 +18,7 @@ from scripts.simulation.agenda import in_world
 from scripts.simulation.fleet import Fleet
 from scripts.simulation.story import play
 from scripts.simulation.world import Verdict
-from wherry.broker import commits, scripts
+from wherry.broker import calls, scripts
 from wherry.broker.history import Past
 from wherry.broker.leases import Leases
 from wherry.broker.wire import pack, unpack
@@ -176,7 +176,7 @@ def evicted_before_acknowledged() -> Generator[None]:
 @mutant
 def two_calls_in_flight() -> Generator[None]:
     """The operations of a partition go in two calls at a time, which may overtake each other."""
-    run_many, split = scripts.run_many, commits.encode_call
+    run_many, split = scripts.run_many, calls.encode_call
 
     def encode(script: Any, keys: Any, call: Any, retention: Any) -> Any:
         half = len(call.operations) // 2
@@ -185,9 +185,9 @@ def two_calls_in_flight() -> Generator[None]:
             split(script, keys, replace(call, operations=one), retention) for one in halves if one
         ]
 
-    async def run_both(link: Any, calls: Any) -> list[Any]:
-        first = [(script, parts[0]) for script, parts in calls]
-        second = [(script, parts[-1]) for script, parts in calls if len(parts) > 1]
+    async def run_both(link: Any, sent: Any) -> list[Any]:
+        first = [(script, parts[0]) for script, parts in sent]
+        second = [(script, parts[-1]) for script, parts in sent if len(parts) > 1]
         late = asyncio.ensure_future(run_many(link, first))
         try:
             behind = iter(await run_many(link, second) if second else [])
@@ -196,7 +196,7 @@ def two_calls_in_flight() -> Generator[None]:
                 await late
             raise
         answers = await late
-        for index, (_, parts) in enumerate(calls):
+        for index, (_, parts) in enumerate(sent):
             if len(parts) > 1:
                 one, other = answers[index], next(behind)
                 if isinstance(one, int) and isinstance(other, int):
@@ -219,7 +219,7 @@ def _listed(answer: int | list[Any]) -> list[Any]:
 @mutant
 def resends_not_marked() -> Generator[None]:
     """What was done already when it was sent again looks like somebody else's work."""
-    call = commits.Call
+    call = calls.Call
 
     def unmarked(**fields: Any) -> Any:
         return call(**{**fields, "is_resent": False})

@@ -126,12 +126,12 @@ class PooledLink:
             await self.reconnect()
         return answers
 
-    async def subscribe(self, channel: str) -> Subscription:
-        """Listen to a pub/sub channel on a connection of its own."""
+    async def subscribe(self, *channels: str) -> Subscription:
+        """Listen to pub/sub channels on a connection of its own."""
         pubsub = cast("Any", self._client).pubsub()
         try:
             with heeding_cancellation():
-                await pubsub.subscribe(channel)
+                await pubsub.subscribe(*channels)
         except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
         return Subscription(pubsub, self._where)
@@ -176,8 +176,8 @@ class Subscription:
         except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
 
-    async def next(self) -> None:
-        """Wait for the next message; its content does not matter, it is only a hint.
+    async def next(self) -> tuple[str, bytes]:
+        """Wait for the next message: its channel and what was published.
 
         Raises:
             StoreUnavailable: the connection broke; subscribe again.
@@ -189,7 +189,7 @@ class Subscription:
                         ignore_subscribe_messages=True, timeout=None
                     )
                 if message is not None:
-                    return
+                    return message["channel"].decode(), message["data"]
         except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
 

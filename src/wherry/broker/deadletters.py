@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from ..model import ORIGIN, AttemptsRow, DeadLetter, EntryId, Partition, ScopeId
+from ..model import ORIGIN, AttemptsRow, DeadLetter, EntryId, Partition, ScopeId, id_key
 from .attempts import read_row
 from .entries import read_body
 from .link import Link
@@ -15,6 +15,9 @@ from .wire import Keys, unpack
 
 _OWN_FIELDS = 5
 """A dead letter begins with so many fields of its own; those of the entry follow."""
+_ROWS_AT_ONCE = 500
+_ENTRIES_AT_ONCE = 50
+"""Each may have a megabyte."""
 
 
 async def read_letters(
@@ -67,20 +70,49 @@ async def drop_letters(
     return int(await link.call("XDEL", keys.dead(partition), *letter_ids))
 
 
-async def read_held(link: Link, keys: Keys, partition: Partition) -> list[DeadLetter]:
-    """The entries of a partition that hold their scopes."""
-    flat = cast("list[bytes]", await link.call("HGETALL", keys.attempts(partition)))
+async def read_held(
+    link: Link, keys: Keys, partition: Partition, *, after: str, count: int
+) -> list[DeadLetter]:
+    """Up to so many entries of a partition behind an id that hold their scopes, oldest first.
+
+    All rows are gone through, in steps: there is one for each entry that has failed.
+    """
     rows: dict[str, AttemptsRow] = {}
-    for entry_id, packed in zip(flat[::2], flat[1::2], strict=True):
-        row = read_row(packed)
-        if row is not None and row.is_held:
-            rows[entry_id.decode()] = row
-    entries = await fetch_entries(link, keys.entries(partition), list(rows)) if rows else []
-    return [
-        _make(partition, raw[0], _own_fields(raw[0], row), raw[1])
-        for row, raw in zip(rows.values(), entries, strict=True)
-        if raw is not None
-    ]
+    cursor: bytes | int = 0
+    while True:
+        answer = await link.call("HSCAN", keys.attempts(partition), cursor, "COUNT", _ROWS_AT_ONCE)
+        cursor, flat = cast("tuple[bytes | int, list[bytes]]", answer)
+        for entry_id, packed in zip(flat[::2], flat[1::2], strict=True):
+            row, name = read_row(packed), entry_id.decode()
+            if row is not None and row.is_held and id_key(name) > id_key(after):
+                rows[name] = row
+        is_over = int(cursor) == 0
+        if is_over or len(rows) > 2 * count:
+            rows = {one: rows[one] for one in sorted(rows, key=id_key)[:count]}
+        if is_over:
+            break
+    ids, found = list(rows), list[DeadLetter]()
+    for start in range(0, len(ids), _ENTRIES_AT_ONCE):
+        some = ids[start : start + _ENTRIES_AT_ONCE]
+        entries = await fetch_entries(link, keys.entries(partition), some)
+        found += [
+            _make(partition, raw[0], _own_fields(raw[0], rows[one]), raw[1])
+            for one, raw in zip(some, entries, strict=True)
+            if raw is not None
+        ]
+    return found
+
+
+async def get_held(
+    link: Link, keys: Keys, partition: Partition, entry_id: str
+) -> DeadLetter | None:
+    """One held entry, None if that one is not held."""
+    packed = cast("bytes | None", await link.call("HGET", keys.attempts(partition), entry_id))
+    row = None if packed is None else read_row(packed)
+    (raw,) = await fetch_entries(link, keys.entries(partition), [entry_id])
+    if raw is None or row is None or not row.is_held:
+        return None
+    return _make(partition, raw[0], _own_fields(raw[0], row), raw[1])
 
 
 async def release_held(

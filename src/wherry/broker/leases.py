@@ -59,11 +59,13 @@ class Beat:
         redis_ms: Redis' clock, unix milliseconds.
         members: workers that share the partitions -> when they joined, in that order.
         meta: of the namespace as it is now; another generation means that Redis lost its data.
+        paused_unix_ms: since when the namespace is paused, 0 if it is not.
     """
 
     redis_ms: int
     members: dict[str, int]
     meta: Meta
+    paused_unix_ms: int = 0
 
 
 class Leases:
@@ -112,6 +114,10 @@ class Leases:
         self.meta = meta
         self._releases: list[tuple[Command, asyncio.Future[object]]] = []
         self._releasing = asyncio.Lock()
+
+    def is_request(self, channel: str) -> bool:
+        """Whether what comes on a channel is asked by an operator; otherwise it is a hint."""
+        return channel == self._keys.control
 
     def key_of(self, partition: Partition) -> str:
         """The key of a partition's lease."""
@@ -211,8 +217,8 @@ class Leases:
                 *flat,
             ),
         )
-        now, members, generation, partitions = cast(
-            "tuple[bytes, list[bytes], bytes, bytes | None]", answer
+        now, members, generation, partitions, paused = cast(
+            "tuple[bytes, list[bytes], bytes, bytes | None, bytes | None]", answer
         )
         return Beat(
             redis_ms=int(now),
@@ -223,6 +229,7 @@ class Leases:
             meta=Meta(
                 partitions=int(partitions or self.meta.partitions), generation=generation.decode()
             ),
+            paused_unix_ms=int(paused or 0),
         )
 
     async def attempts(self, partitions: Sequence[Partition]) -> list[dict[EntryId, bytes]]:
@@ -251,8 +258,8 @@ class Leases:
         return cast("list[bytes | None]", answer)
 
     async def listen(self) -> Subscription:
-        """Subscribe to what is released and who leaves."""
-        return await self._link.subscribe(self._keys.released)
+        """Subscribe to what is released and who leaves, and to what operators ask."""
+        return await self._link.subscribe(self._keys.released, self._keys.control)
 
     async def leave(self) -> None:
         """Say that this worker is gone, so that the others share its part at once."""

@@ -52,14 +52,11 @@ class Scripts:
 
     With ``flags=allow-oom`` a worker can still commit, which frees memory, when the server is
     at its limit; servers before 7.0 and the store in memory do not know the flag.
-
-    Attributes:
-        has_flags: whether the workers' scripts carry it.
     """
 
     __slots__ = (
-        "beat", "claim", "commit", "has_flags",
-        "release", "renew", "replay", "send", "survey", "unhold",
+        "answer", "backlog", "beat", "claim", "commit",
+        "release", "renew", "replay", "send", "survey", "unhold", "waiting",
     )  # fmt: skip
 
     def __init__(self, *, allow_oom: bool = True, memory: bool = False) -> None:
@@ -70,8 +67,9 @@ class Scripts:
             memory: use the clock of the store in memory.
         """
         clock = _read("memory_clock" if memory else "clock")
-        self.has_flags = allow_oom and not memory
-        head = _ALLOW_OOM if self.has_flags else ""
+        head = _ALLOW_OOM if allow_oom and not memory else ""
+        self.answer = Script(head + _read("answer"))
+        self.backlog = Script(head + clock + _read("backlog"))
         self.beat = Script(head + clock + _read("beat"))
         self.claim = Script(head + clock + _read("claim"))
         self.commit = Script(head + clock + _read("commit"))
@@ -81,6 +79,12 @@ class Scripts:
         self.send = Script(_read("send"))
         self.replay = Script(_read("replay"))
         self.unhold = Script(_read("unhold"))
+        self.waiting = Script(_read("waiting"))
+
+    @property
+    def has_flags(self) -> bool:
+        """Whether the workers' scripts carry the flag."""
+        return self.commit.source.startswith(_ALLOW_OOM)
 
 
 async def fit_scripts(link: Link, *, memory: bool) -> Scripts:

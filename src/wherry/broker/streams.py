@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from ..config import DEFAULT_PARTITIONS
 from ..errors import StoreError, StoreIncompatible, StoreRefused, WherryError
-from ..model import Outgoing, Partition, PartitionInfo, ScopeId
+from ..model import Outgoing, Partition, PartitionInfo, ScopeId, id_key
 from .leases import read_owners
 from .link import Argument, Command, Link
-from .scripts import Script, run_many
+from .scripts import Script, Scripts, run_many
 from .wire import PROTOCOL, Keys, Meta, outgoing_fields
 
 RawEntry = tuple[bytes, list[bytes]]
@@ -252,27 +252,28 @@ async def _find_data(link: Link, namespace: str) -> str:
 
 
 async def read_partitions(
-    link: Link, survey: Script, keys: Keys, partitions: Sequence[Partition]
+    link: Link, scripts: Scripts, keys: Keys, partitions: Sequence[Partition]
 ) -> list[PartitionInfo]:
-    """Owner, backlog and dead letters of each partition, in one write."""
-    owners = await read_owners(link, survey, keys, partitions)
-    sizes = await link.calls(
-        [("XLEN", name(one)) for one in partitions for name in (keys.entries, keys.dead)]
-    )
+    """Owner, backlog and dead letters of each partition; only numbers travel."""
+    owners = await read_owners(link, scripts.survey, keys, partitions)
+    names = [keys.entries(one) for one in partitions]
+    now, *waiting = cast("list[Any]", await scripts.backlog.run(link, names, ()))
+    sizes = await link.calls([("XLEN", keys.dead(one)) for one in partitions])
     infos: list[PartitionInfo] = []
     for index, (partition, found) in enumerate(zip(partitions, owners, strict=True)):
         owner, left_ms = found or ("", 0)
-        backlog, dead = sizes[2 * index : 2 * index + 2]
-        for size in (backlog, dead):
-            if isinstance(size, Exception):
-                raise size
+        backlog, first = waiting[2 * index : 2 * index + 2]
+        dead = sizes[index]
+        if isinstance(dead, Exception):
+            raise dead
         infos.append(
             PartitionInfo(
                 partition=partition,
                 owner=owner if left_ms > 0 else "",
                 lease_ms=max(0, left_ms),
-                backlog=int(backlog),
+                backlog=backlog,
                 dead=int(dead),
+                oldest_ms=max(0, int(now) - id_key(first.decode())[0]) if first else 0,
             )
         )
     return infos

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from ..errors import ConfigError
+from .passwords import hide_password
 from .tls import TLS_OPTIONS, Tls, read_switch, read_tls
 
 _REDIS_PORT, _SENTINEL_PORT = 6379, 26379
@@ -128,15 +129,6 @@ def parse_url(url: str) -> Address:
         return _read(kind, is_tls, login, place, query, hide_password(url))
     except _Malformed as error:
         raise ConfigError(f"store URL {hide_password(url)!r} is malformed: {error}") from None
-
-
-def hide_password(url: str) -> str:
-    """The URL without its passwords, also if it is misspelt or they are not quoted."""
-    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
-    login, at, place = rest.rpartition("@")
-    user, colon, _ = login.partition(":")
-    hidden = f"{scheme}{separator}{user}{colon}{'***' if colon else ''}{at}{place}"
-    return re.sub(r"([?&](?:ssl_|sentinel_)?password=)[^&#]*", r"\1***", hidden)
 
 
 def _split_login(place: str, kind: Kind) -> tuple[tuple[str, str], str]:

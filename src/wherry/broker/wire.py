@@ -45,7 +45,7 @@ class Meta:
 class Keys:
     """Names of all keys of one namespace; each key of a partition carries its hash tag."""
 
-    __slots__ = ("_entries", "joined", "members", "meta", "namespace", "released")
+    __slots__ = ("_entries", "control", "joined", "members", "meta", "namespace", "released")
 
     def __init__(self, namespace: str) -> None:
         """Derive the names that belong to no partition."""
@@ -54,11 +54,16 @@ class Keys:
         self.members = f"{{{namespace}}}:members"
         self.joined = f"{{{namespace}}}:joined"
         self.released = f"{{{namespace}}}:released"
+        self.control = f"{{{namespace}}}:control"
         self._entries: dict[Partition, str] = {}  # they are asked for with each read and commit
 
     def member(self, worker_id: str) -> str:
         """Hash in which a worker describes itself."""
         return f"{{{self.namespace}}}:member:{worker_id}"
+
+    def answer(self, request_id: str) -> str:
+        """List of answers to what an operator asks."""
+        return f"{{{self.namespace}}}:answer:{request_id}"
 
     def entries(self, partition: Partition) -> str:
         """Input stream: exactly the unfinished entries."""

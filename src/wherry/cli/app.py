@@ -8,19 +8,22 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..supervisor.parent import Parent
+from . import configuration, dlq, doctor, fleet, probes, purge, scopes
 from . import options as o
-from .exits import complain, reported
-from .settings import Settings, Value, choose_store, read_settings
+from .exits import reported
+from .opening import opened, read
+from .settings import Value
 
 if TYPE_CHECKING:
-    from ..broker.connect import Store
     from ..client.envelope import RequestOptions
+
+# Options whose settings have another name.
+_RENAMED = {"application": "app", "lease": "lease_s", "drain_timeout": "drain_timeout_s"}
 
 app = typer.Typer(
     name="wherry",
@@ -72,40 +75,34 @@ def run(
     drain_timeout: o.DrainTimeout = None,
     max_attempts: o.MaxAttempts = None,
     on_dead_letter: o.OnDeadLetter = None,
+    workers: o.Workers = None,
+    max_messages: o.MaxMessages = None,
+    max_memory: o.MaxMemory = None,
+    reload: o.Reload = None,
     log_level: o.LogLevel = None,
     loop: o.Loop = None,
     factory: o.Factory = None,
     app_dir: o.AppDir = None,
     set_: o.Set = None,
 ) -> None:
-    """Run a worker until it is stopped.
+    """Run a worker, or several, until stopped.
 
     SIGTERM or Ctrl-C drains: no new messages, running ones finish. A second one hands back at once.
+    SIGHUP replaces all workers of a supervisor, one by one. SIGUSR1 prints tasks and instances.
     """
-    flags: dict[str, Value | None] = {
-        "app": application,
-        "url": url,
-        "namespace": namespace,
-        "partitions": partitions,
-        "channel": channel,
-        "max_applications": max_applications,
-        "concurrency": concurrency,
-        "durable_state": durable_state,
-        "lifespan": lifespan,
-        "lease_s": lease,
-        "drain_timeout_s": drain_timeout,
-        "max_attempts": max_attempts,
-        "on_dead_letter": on_dead_letter,
-        "log_level": log_level,
-        "loop": loop,
-        "factory": factory,
-        "app_dir": app_dir,
-    }
+    given: dict[str, Value | None] = {_RENAMED.get(k, k): v for k, v in locals().items()}
     with reported(worker=True):
-        settings = _read(flags, set_)
+        parent = Parent.take(os.environ)
+        given.pop("set_")
+        settings = read(given, set_)
+        on_terminal = sys.stderr.isatty()
+        if parent is None and (settings.workers > 1 or settings.reload):
+            from .supervise import supervise
+
+            raise typer.Exit(supervise(settings, on_terminal=on_terminal))
         from .serve import serve
 
-        raise typer.Exit(serve(settings, on_terminal=sys.stderr.isatty()))
+        raise typer.Exit(serve(settings, on_terminal=on_terminal, parent=parent))
 
 
 @app.command()
@@ -127,13 +124,10 @@ def send(
 
         event = messages.read_message(message)
         extra: RequestOptions = {"channel": channel, "message_id": message_id, "expires_s": expires}
-        settings = _read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
-        store = _open(settings)
-        try:
+        settings = read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
+        with opened(settings) as store:
             client = messages.make_client(store, settings.config)
             asyncio.run(messages.send(client, scope, event, extra))
-        finally:
-            store.close()
 
 
 @app.command()
@@ -161,15 +155,12 @@ def request(
             "message_id": message_id,
             "expires_s": expires,
         }
-        settings = _read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
-        store = _open(settings)
-        try:
+        settings = read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
+        with opened(settings) as store:
             client = messages.make_client(store, settings.config)
             asyncio.run(
                 messages.request(client, scope, event, extra, timeout_s=timeout, stream=stream)
             )
-        finally:
-            store.close()
 
 
 @app.command()
@@ -188,50 +179,16 @@ def replies(
         from . import messages
 
         start = None if after is None else messages.check_entry_id(after)
-        settings = _read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
-        store = _open(settings)
-        try:
+        settings = read({"url": url, "namespace": namespace, "partitions": partitions}, set_)
+        with opened(settings) as store:
             client = messages.make_client(store, settings.config)
             asyncio.run(messages.replies(client, scope, after=start, follow=follow))
-        finally:
-            store.close()
 
 
-@app.command()
-def status(
-    *,
-    as_json: o.AsJson = False,
-    url: o.Url = None,
-    namespace: o.Namespace = None,
-    set_: o.Set = None,
-) -> None:
-    """Show workers, partitions, what waits and what died."""
-    with reported():
-        settings = _read({"url": url, "namespace": namespace}, set_)
-        store = _open(settings)
-        try:
-            from . import show
-
-            found = asyncio.run(show.read_status(store, settings.config.namespace))
-            print(show.as_json(found) if as_json else show.as_table(found))
-        finally:
-            store.close()
-
-
-def _read(flags: Mapping[str, Value | None], assignments: Sequence[str] | None) -> Settings:
-    return read_settings(
-        flags, assignments or (), environ=os.environ, directory=Path.cwd().absolute()
-    )
-
-
-def _open(settings: Settings) -> Store:
-    """The store of a command beside the worker."""
-    for one in settings.unknown:
-        hint = f"; did you mean {one.nearest}?" if one.nearest else ""
-        complain(f"warning: {one.name} is not a setting and is ignored{hint}")
-    url = choose_store(settings, own_process=False)
-    from ..broker.connect import open_store
-    from .logs import configure_logs
-
-    configure_logs(settings.log_level, json_lines=False)
-    return open_store(url, server_binary=settings.embedded_binary)
+app.add_typer(fleet.commands)
+app.add_typer(scopes.commands, name="scopes")
+app.add_typer(dlq.commands, name="dlq")
+app.add_typer(configuration.commands, name="config")
+app.command("doctor")(doctor.doctor)
+app.command("health")(probes.health)
+app.command("purge")(purge.purge)

@@ -39,6 +39,7 @@ class ExitCode(IntEnum):
     REFUSED = 5
     DRAIN_DEADLINE_PASSED = 6
     INCOMPATIBLE = 7
+    UNFIT = 8
     INTERRUPTED = 130
 
 

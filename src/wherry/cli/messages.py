@@ -140,7 +140,7 @@ def describe_reply(one: Reply | Restarted) -> dict[str, object]:
 def write_line(value: object) -> None:
     """Print a value as one line of JSON, at once."""
     is_ascii = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    print(json.dumps(_encode_bytes(value), ensure_ascii=is_ascii), flush=True)
+    print(json.dumps(encode_bytes(value), ensure_ascii=is_ascii), flush=True)
 
 
 def is_output_closed() -> bool:
@@ -152,14 +152,15 @@ def is_output_closed() -> bool:
     return any(event & (select.POLLERR | select.POLLNVAL) for _, event in poll.poll(0))
 
 
-def _encode_bytes(value: object) -> object:
+def encode_bytes(value: object) -> object:
+    """The value as JSON can have it: bytes as base64, keys as text."""
     if isinstance(value, bytes):
         return {"$bytes": base64.b64encode(value).decode()}
     if isinstance(value, dict):
         pairs = cast("dict[object, object]", value).items()
-        return {_key(key): _encode_bytes(one) for key, one in pairs}
+        return {_key(key): encode_bytes(one) for key, one in pairs}
     if isinstance(value, list | tuple):
-        return [_encode_bytes(one) for one in cast("list[object]", value)]
+        return [encode_bytes(one) for one in cast("list[object]", value)]
     return value
 
 

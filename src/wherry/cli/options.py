@@ -49,6 +49,16 @@ OnDeadLetter = Annotated[
     str | None, _option(help="After the last attempt: bury the message, or hold its scope.")
 ]
 Loop = Annotated[str | None, _option(help="auto, asyncio or uvloop.")]
+Workers = Annotated[int | None, _option(help="Processes; with more than one, supervised.")]
+Reload = Annotated[
+    bool | None, _option("--reload/--no-reload", help="Replace workers when the code changes.")
+]
+MaxMessages = Annotated[
+    int | None, _option(help="About so many messages, then the process is replaced; 0 never.")
+]
+MaxMemory = Annotated[
+    str | None, _option(metavar="SIZE", help="The process is replaced beyond, such as 512M.")
+]
 Factory = Annotated[
     bool | None, _option("--factory/--no-factory", help="Call ATTRIBUTE to get the application.")
 ]
@@ -70,3 +80,26 @@ After = Annotated[
     str | None, _option(metavar="ID", help="Go on behind this reply; oldest kept if unset.")
 ]
 AsJson = Annotated[bool, _option("--json", help="One JSON object, with all there is.")]
+Watch = Annotated[bool, _option("--watch", help="Look again and again; Ctrl-C ends it.")]
+Every = Annotated[
+    float, _option(metavar="SECONDS", help="Between two looks with --watch.", min=0.1)
+]
+WorkerId = Annotated[
+    str, _argument(metavar="WORKER", help="Its id, or a part that no other worker has.")
+]
+Wait = Annotated[
+    float,
+    _option(metavar="SECONDS", help="For the worker to leave the fleet; 0 does not wait.", min=0.0),
+]
+UntilIdle = Annotated[
+    bool, _option("--until-idle", help="Wait until nothing is being handled any more, too.")
+]
+WorkersTimeout = Annotated[
+    float, _option(metavar="SECONDS", help="For all workers to say that they know.", min=0.001)
+]
+OneScope = Annotated[str, _argument(metavar="SCOPE", help="Which.")]
+By = Annotated[str, _option(metavar="ORDER", help="age, waiting or attempts: which come first.")]
+Count = Annotated[int, _option(help="So many at most, and of each worker.", min=1, max=200)]
+AnswerTimeout = Annotated[
+    float, _option(metavar="SECONDS", help="For workers to answer.", min=0.001)
+]

@@ -6,22 +6,25 @@ The order is the order of a process's life: application, store, worker, signals,
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import importlib.util
-import signal
+import random
 import sys
-from collections.abc import Callable, Generator
-from types import FrameType
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from ..broker.connect import Store, open_store
 from ..errors import ConfigError
 from ..hooks import Hooks
+from ..supervisor.limits import Limits, wait_until_reached
+from ..supervisor.parent import Parent
 from ..worker import Worker
 from .exits import ExitCode
 from .loading import load_application
 from .logs import configure_logs
+from .ranges import parse_bytes
 from .settings import Settings, UnknownVariable, choose_store
+from .signals import Signals
 from .version import installed_version
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -30,15 +33,27 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 _COLLECT_AT = (20_000, 20, 20)
 _PYTHONS_GC_THRESHOLD = 700
 _GC_THRESHOLD = 50_000
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ORPHAN_MARGIN_S = 10.0
+"""Beyond the drain deadline, for a worker whose supervisor is gone."""
 
 
-def serve(settings: Settings, *, on_terminal: bool) -> ExitCode:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Process:
+    """What surrounds the worker in this process."""
+
+    hooks: Hooks
+    signals: Signals
+    limits: Limits
+    parent: Parent | None
+
+
+def serve(settings: Settings, *, on_terminal: bool, parent: Parent | None = None) -> ExitCode:
     """Run a worker until it has drained.
 
     Args:
         settings: of the command.
         on_terminal: a person reads stderr: plain lines instead of JSON.
+        parent: the supervisor, if this process has one.
 
     Returns:
         DRAINED or DRAIN_DEADLINE_PASSED; everything else is raised.
@@ -48,15 +63,21 @@ def serve(settings: Settings, *, on_terminal: bool) -> ExitCode:
     """
     configure_logs(settings.log_level, json_lines=not on_terminal)
     hooks = Hooks()
-    warn_unknown(settings.unknown, hooks)
+    signals = Signals(hooks)
+    limits = Limits(
+        messages=settings.max_messages, memory_bytes=parse_bytes(settings.max_memory)
+    ).spread(random.random)
+    process = _Process(hooks=hooks, signals=signals, limits=limits, parent=parent)
+    if parent is None:
+        warn_unknown(settings.unknown, hooks)
     url = choose_store(settings, own_process=True)
-    if not settings.app:
-        raise ConfigError(
-            "no application: wherry run MODULE:ATTRIBUTE, or set app in [tool.wherry]"
-        )
+    check_application(settings)
     loop_factory = choose_loop(settings.loop)
     gc.set_threshold(*_COLLECT_AT)
-    with _stopping_early():
+    with signals.starting():
+        if parent is not None:
+            limit_s = settings.config.drain_timeout_s + _ORPHAN_MARGIN_S
+            parent.watch(lambda: signals.orphaned(limit_s))
         application = load_application(
             settings.app, app_dir=settings.app_dir, factory=settings.factory
         )
@@ -65,15 +86,28 @@ def serve(settings: Settings, *, on_terminal: bool) -> ExitCode:
         store = open_store(url, server_binary=settings.embedded_binary)
         try:
             worker = Worker(application, store, settings.config, hooks=hooks)
-            _announce(settings, store, worker, hooks, on_terminal=on_terminal)
+            facts = {"worker": worker.worker_id}
+            announce(settings, store, hooks, facts, on_terminal=on_terminal and parent is None)
             tune_garbage_collection()
             with asyncio.Runner(loop_factory=loop_factory) as runner:
-                runner.run(_run(worker, hooks))
+                runner.run(_run(worker, process))
         finally:
             store.close()
     # The process ends: what lives goes with it, and need not be searched for cycles.
     gc.freeze()
     return ExitCode.DRAINED if worker.has_drained else ExitCode.DRAIN_DEADLINE_PASSED
+
+
+def check_application(settings: Settings) -> None:
+    """Refuse to run nothing.
+
+    Raises:
+        ConfigError: no application is set.
+    """
+    if not settings.app:
+        raise ConfigError(
+            "no application: wherry run MODULE:ATTRIBUTE, or set app in [tool.wherry]"
+        )
 
 
 def choose_loop(name: str) -> LoopFactory | None:
@@ -118,92 +152,63 @@ def warn_unknown(variables: tuple[UnknownVariable, ...], hooks: Hooks) -> None:
         hooks.warn("unknown environment variable ignored", variable=one.name, **hint)
 
 
-async def _run(worker: Worker, hooks: Hooks) -> None:
-    with _stopping(worker, hooks):
+async def _run(worker: Worker, process: _Process) -> None:
+    with process.signals.serving(worker):
         try:
             async with asyncio.TaskGroup() as group:
-                ready = group.create_task(_say_ready(worker, hooks), name="ready:cli")
+                beside = [
+                    group.create_task(_say_ready(worker, process), name="ready:cli"),
+                    group.create_task(_keep_limits(worker, process), name="limits:cli"),
+                ]
                 try:
                     await worker.arun()
                 finally:
-                    ready.cancel()
+                    for task in beside:
+                        task.cancel()
         except* Exception as failed:
             alone, *others = failed.exceptions
             if others:
                 raise
         else:
             return
-    raise alone  # out of the group that only the line above "ready" needs
+    raise alone  # out of the group that only the tasks beside it need
 
 
-async def _say_ready(worker: Worker, hooks: Hooks) -> None:
+async def _say_ready(worker: Worker, process: _Process) -> None:
     await worker.ready()
-    hooks.life("ready", worker=worker.worker_id)
+    process.hooks.life("ready", worker=worker.worker_id)
+    if process.parent is not None:
+        process.parent.say_ready(worker.worker_id)
 
 
-@contextlib.contextmanager
-def _stopping(worker: Worker, hooks: Hooks) -> Generator[None]:
-    """Signals ask the worker to stop: the first drains, the second hands back, a third kills.
-
-    Plain handlers, not the loop's: they run between two instructions of an application that
-    keeps the loop busy, so that the third signal is heard even then.
-    """
-    loop = asyncio.get_running_loop()
-    heard = 0
-
-    def stop(number: int) -> None:
-        is_first = heard <= 1
-        effect = (
-            "drains; a second one hands back at once" if is_first else "hands back; a third kills"
-        )
-        hooks.life("signal received", signal=signal.Signals(number).name, effect=effect)
-        worker.request_stop()
-
-    def hear(number: int, _: FrameType | None) -> None:
-        nonlocal heard
-        heard += 1
-        if heard >= 2:
-            for one in _STOP_SIGNALS:
-                signal.signal(one, signal.SIG_DFL)
-        loop.call_soon_threadsafe(stop, number)
-
-    with _handlers(hear):
-        yield
+async def _keep_limits(worker: Worker, process: _Process) -> None:
+    if not process.limits.are_any:
+        return
+    tallies = worker.tallies
+    reason = await wait_until_reached(
+        process.limits, lambda: tallies.done + tallies.dead + tallies.expired
+    )
+    if process.parent is not None:
+        process.parent.ask_for_replacement(reason)
+    elif process.signals.drain():
+        process.hooks.life("a limit is reached: this worker drains and ends", reason=reason)
 
 
-@contextlib.contextmanager
-def _stopping_early() -> Generator[None]:
-    """Before the worker runs there is nothing to drain: both signals just end the process.
-
-    SIGTERM needs a handler even so: the first process of a container ignores what has none.
-    """
-
-    def hear(_number: int, _: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    with _handlers(hear):
-        yield
-
-
-@contextlib.contextmanager
-def _handlers(hear: Callable[[int, FrameType | None], None]) -> Generator[None]:
-    before = {one: signal.signal(one, hear) for one in _STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-
-def _announce(
-    settings: Settings, store: Store, worker: Worker, hooks: Hooks, *, on_terminal: bool
+def announce(
+    settings: Settings,
+    store: Store,
+    hooks: Hooks,
+    more: Mapping[str, str],
+    *,
+    on_terminal: bool,
 ) -> None:
+    """Say what is started on which store: a banner on a terminal, else an event."""
     config = settings.config
     facts: dict[str, str] = {
         "app": settings.app,
         "namespace": config.namespace,
         "partitions": str(config.partitions or "as the namespace has, 64 if it is new"),
-        "worker": worker.worker_id,
+        **more,
         "store": describe_store(store),
     }
     if on_terminal:

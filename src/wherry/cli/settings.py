@@ -11,12 +11,13 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args, get_type_hints
 
 from ..config import Config
 from ..errors import ConfigError
+from .ranges import check_range
 
 Value = str | int | float | bool
 
@@ -29,6 +30,10 @@ PROCESS_SETTINGS: dict[str, type[Value]] = {
     "app_dir": str,
     "factory": bool,
     "loop": str,
+    "workers": int,
+    "reload": bool,
+    "max_messages": int,
+    "max_memory": str,
 }
 """Settings of the command line itself, beside those of `Config`."""
 _CHOICES = {
@@ -80,7 +85,13 @@ class Settings:
         app_dir: directory that is put before the import path.
         factory: whether the attribute is called to get the application.
         loop: auto, asyncio or uvloop.
+        workers: processes; with more than one there is a supervisor.
+        reload: whether workers are replaced when files of the application change.
+        max_messages: after which a process is replaced, 0 for any number.
+        max_memory: beyond which a process is replaced, as `parse_bytes` takes it, or "".
         unknown: environment variables that were ignored.
+        sources: setting -> where its value was found, as messages name it; not those that have
+            their defaults.
     """
 
     config: Config
@@ -92,7 +103,12 @@ class Settings:
     app_dir: str = "."
     factory: bool = False
     loop: str = "auto"
+    workers: int = 1
+    reload: bool = False
+    max_messages: int = 0
+    max_memory: str = ""
     unknown: tuple[UnknownVariable, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=lambda: {})
 
 
 class _Found(NamedTuple):
@@ -123,6 +139,7 @@ def read_settings(
     found = _from_pyproject(directory, kinds) | variables | _from_flags(flags, assignments, kinds)
     for name, one in found.items():
         _check_choice(name, one)
+        check_range(name, one.value, one.source)
     values = {name: one.value for name, one in found.items()}
     process: dict[str, Any] = {
         name: values.pop(name) for name in PROCESS_SETTINGS if name in values
@@ -131,7 +148,8 @@ def read_settings(
         config = Config(**cast("dict[str, Any]", values))
     except ConfigError as error:
         raise ConfigError(_with_sources(str(error), found)) from error
-    return Settings(config=config, unknown=unknown, **process)
+    sources = {name: one.source for name, one in found.items()}
+    return Settings(config=config, unknown=unknown, sources=sources, **process)
 
 
 def choose_store(settings: Settings, *, own_process: bool) -> str:

@@ -1,22 +1,21 @@
-"""``wherry status``: who works, on what, and what waits. Reads only; creates no namespace."""
+"""``wherry status`` and ``wherry partitions``: who works, on what, and what waits."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import cast
 
 from ..broker.capabilities import MISSED
 from ..broker.connect import Store
-from ..broker.leases import read_members
+from ..broker.link import Link
+from ..broker.namespaces import read_namespace
 from ..broker.scripts import fit_scripts
-from ..broker.streams import read_partitions
 from ..broker.wire import Keys
-from ..model import MemberInfo, Partition, PartitionInfo
+from ..model import MemberInfo, PartitionInfo
+from .tables import shorten, span, table
 
-_WIDTH = 80
+UNUSED = "nobody has used it yet: no partitions, no workers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +28,7 @@ class Status:
         generation: of the namespace's data, "" if nobody has used it yet.
         members: living workers in order of joining.
         partitions: all of them, in order.
+        paused_ms: for how long it has been paused, None if it is not.
     """
 
     namespace: str
@@ -36,104 +36,174 @@ class Status:
     generation: str
     members: Sequence[MemberInfo]
     partitions: Sequence[PartitionInfo]
+    paused_ms: int | None = None
+
+    @property
+    def backlog(self) -> int:
+        """Unfinished entries."""
+        return sum(one.backlog for one in self.partitions)
+
+    @property
+    def oldest_ms(self) -> int:
+        """For how long the first of them has waited."""
+        return max((one.oldest_ms for one in self.partitions), default=0)
+
+    @property
+    def dead(self) -> int:
+        """Dead letters."""
+        return sum(one.dead for one in self.partitions)
+
+    @property
+    def free(self) -> int:
+        """Partitions without an owner."""
+        return sum(not one.owner for one in self.partitions)
+
+    def total(self, field: str) -> int:
+        """What all workers say of themselves, together."""
+        return sum(number(one, field) for one in self.members)
 
 
-async def read_status(store: Store, namespace: str) -> Status:
+def looking(store: Store, namespace: str) -> Callable[[Link], Awaitable[Status]]:
+    """What looks at a namespace of a store."""
+
+    async def look(link: Link) -> Status:
+        return await read_status(link, store, namespace)
+
+    return look
+
+
+async def read_status(link: Link, store: Store, namespace: str) -> Status:
     """Look at a namespace.
 
     Raises:
         StoreUnavailable: Redis cannot be reached.
         StoreRefused: Redis refuses the login or a command.
     """
-    keys = Keys(namespace)
-    link = store.link()
-    try:
-        answer = await link.call("HMGET", keys.meta, "partitions", "generation")
-        count, generation = cast("list[bytes | None]", answer)
-        members = await read_members(link, keys)
-        partitions: list[PartitionInfo] = []
-        if count is not None:
-            scripts = await fit_scripts(link, memory=store.is_memory)
-            numbers = [Partition(number) for number in range(int(count))]
-            partitions = await read_partitions(link, scripts.survey, keys, numbers)
-    finally:
-        await link.aclose()
+    scripts = await fit_scripts(link, memory=store.is_memory)
+    found = await read_namespace(link, scripts, Keys(namespace))
     return Status(
         namespace=namespace,
         store=store.where,
-        generation=(generation or b"").decode(),
-        members=members,
-        partitions=partitions,
+        generation=found.generation,
+        members=found.members,
+        partitions=found.partitions,
+        paused_ms=found.paused_ms,
     )
 
 
-def as_json(status: Status) -> str:
-    """The status as one JSON object; numbers are numbers, times are milliseconds."""
-    return json.dumps(
+def as_data(status: Status) -> dict[str, object]:
+    """The status for JSON; numbers are numbers, times are milliseconds."""
+    return {
+        "namespace": status.namespace,
+        "store": status.store,
+        "generation": status.generation,
+        "paused_ms": status.paused_ms,
+        "members": [
+            {
+                "worker": one.worker_id,
+                "state": state_of(one),
+                "partitions": held(status, one),
+                "in_flight": number(one, "in_flight"),
+                "fields": one.fields,
+            }
+            for one in status.members
+        ],
+        "partitions": partitions_data(status),
+        "backlog": status.backlog,
+        "oldest_ms": status.oldest_ms,
+        "in_flight": status.total("in_flight"),
+        "dead": status.dead,
+        "free": status.free,
+        "lacks": lacks(status),
+    }
+
+
+def partitions_data(status: Status) -> list[dict[str, object]]:
+    """The partitions for JSON."""
+    return [
         {
-            "namespace": status.namespace,
-            "store": status.store,
-            "generation": status.generation,
-            "members": [
-                {
-                    "worker": one.worker_id,
-                    "partitions": _held(status, one),
-                    "in_flight": _number(one.fields.get("in_flight")),
-                    "fields": one.fields,
-                }
-                for one in status.members
-            ],
-            "partitions": [
-                {
-                    "partition": one.partition,
-                    "owner": one.owner,
-                    "lease_ms": one.lease_ms,
-                    "backlog": one.backlog,
-                    "dead": one.dead,
-                }
-                for one in status.partitions
-            ],
-            "backlog": sum(one.backlog for one in status.partitions),
-            "in_flight": _in_flight(status),
-            "dead": sum(one.dead for one in status.partitions),
-            "free": sum(not one.owner for one in status.partitions),
-            "lacks": _lacks(status),
-        },
-        indent=2,
-    )
+            "partition": one.partition,
+            "owner": one.owner,
+            "lease_ms": one.lease_ms,
+            "backlog": one.backlog,
+            "oldest_ms": one.oldest_ms,
+            "dead": one.dead,
+        }
+        for one in status.partitions
+    ]
 
 
 def as_table(status: Status) -> str:
     """The status for people, at most 80 columns; like neighbours share a line."""
-    head = f"namespace {status.namespace} at {status.store}"
-    if not status.partitions:
-        return f"{head}\nnobody has used it yet: no partitions, no workers"
-    free = sum(not one.owner for one in status.partitions)
-    totals = (
-        f"workers {len(status.members)}, partitions {len(status.partitions)} ({free} free), "
-        f"backlog {sum(one.backlog for one in status.partitions)}, "
-        f"in flight {_in_flight(status)}, "
-        f"dead letters {sum(one.dead for one in status.partitions)}"
-    )
-    blocks = [f"{head}\n{totals}"]
-    if lacks := _lacks(status):
-        missed = [[name, what] for name, what in lacks.items()]
-        blocks.append(_table(["REDIS LACKS", "SO"], missed, {0, 1}))
+    blocks = [head(status)]
     if status.members:
         rows = [
             [
-                _shorten(one.worker_id, 36),
-                str(_held(status, one)),
-                str(_number(one.fields.get("in_flight"))),
-                one.fields.get("pid", ""),
-                _shorten(one.fields.get("version", ""), 10),
+                shorten(one.worker_id, 34),
+                state_of(one),
+                str(held(status, one)),
+                str(number(one, "in_flight")),
+                shorten(one.fields.get("version", ""), 10),
             ]
             for one in status.members
         ]
-        blocks.append(_table(["WORKER", "PARTITIONS", "IN FLIGHT", "PID", "VERSION"], rows, {0, 4}))
-    titles = ["PARTITION", "OWNER", "LEASE", "BACKLOG", "DEAD LETTERS"]
-    blocks.append(_table(titles, _partition_rows(status.partitions), {0, 1}))
+        titles = ["WORKER", "STATE", "PARTITIONS", "IN FLIGHT", "VERSION"]
+        blocks.append(table(titles, rows, {0, 1, 4}))
+    if missed := lacks(status):
+        blocks.append(table(["REDIS LACKS", "SO"], [list(one) for one in missed.items()], {0, 1}))
+    if status.partitions:
+        blocks.append(partitions_table(status, with_head=False))
     return "\n\n".join(blocks)
+
+
+def partitions_table(status: Status, *, with_head: bool = True) -> str:
+    """The partitions for people; like neighbours share a line."""
+    if with_head and not status.partitions:
+        return head(status)
+    titles = ["PARTITION", "OWNER", "LEASE", "BACKLOG", "OLDEST", "DEAD LETTERS"]
+    rows = table(titles, _partition_rows(status.partitions), {0, 1})
+    return f"{head(status)}\n\n{rows}" if with_head else rows
+
+
+def head(status: Status) -> str:
+    """Where we look, whether it is paused, and the totals."""
+    lines = [f"namespace {status.namespace} at {status.store}"]
+    if status.paused_ms is not None:
+        lines.append(
+            f"PAUSED for {span(status.paused_ms / 1000)}: workers begin nothing; "
+            "wherry resume lets them go on"
+        )
+    if not status.partitions:
+        return "\n".join([*lines, UNUSED])
+    oldest = f" (oldest {span(status.oldest_ms / 1000)})" if status.backlog else ""
+    lines.append(
+        f"workers {len(status.members)}, partitions {len(status.partitions)} "
+        f"({status.free} free), dead letters {status.dead}"
+    )
+    lines.append(f"backlog {status.backlog}{oldest}, in flight {status.total('in_flight')}")
+    return "\n".join(lines)
+
+
+def state_of(member: MemberInfo) -> str:
+    """What a worker is at: running, paused or draining; "?" if it does not say."""
+    return member.fields.get("state", "?")
+
+
+def lacks(status: Status) -> dict[str, str]:
+    """What the server lacks for some worker -> what is missed by that."""
+    said = {name for one in status.members for name in one.fields.get("lacks", "").split(",")}
+    return {name: missed for name, missed in MISSED.items() if name in said}
+
+
+def number(member: MemberInfo, field: str) -> int:
+    """A number that a worker says of itself, 0 if it does not."""
+    text = member.fields.get(field, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def held(status: Status, member: MemberInfo) -> int:
+    """How many partitions a worker owns by their leases."""
+    return sum(one.owner == member.worker_id for one in status.partitions)
 
 
 def _partition_rows(partitions: Sequence[PartitionInfo]) -> list[list[str]]:
@@ -146,44 +216,8 @@ def _partition_rows(partitions: Sequence[PartitionInfo]) -> list[list[str]]:
         for run in [same] if alike else [[one] for one in same]:
             first, last = run[0].partition, run[-1].partition
             lease = f"{min(one.lease_ms for one in run) / 1000:.1f} s" if owner else "-"
+            oldest = span(run[0].oldest_ms / 1000) if backlog else "-"
             name = str(first) if first == last else f"{first}-{last}"
-            rows.append([name, _shorten(owner, 36) or "(free)", lease, str(backlog), str(dead)])
+            owned = shorten(owner, 30) or "(free)"
+            rows.append([name, owned, lease, str(backlog), oldest, str(dead)])
     return rows
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]], left: set[int]) -> str:
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if index in left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (titles, *rows)
-    ]
-    return "\n".join(line[:_WIDTH] for line in lines)
-
-
-def _shorten(text: str, width: int) -> str:
-    """Keep both ends: names of one fleet differ at either."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return f"{text[: width - 1 - tail]}…{text[-tail:]}"
-
-
-def _held(status: Status, member: MemberInfo) -> int:
-    return sum(one.owner == member.worker_id for one in status.partitions)
-
-
-def _in_flight(status: Status) -> int:
-    return sum(_number(one.fields.get("in_flight")) for one in status.members)
-
-
-def _lacks(status: Status) -> dict[str, str]:
-    """What the server lacks for some worker -> what is missed by that."""
-    said = {name for one in status.members for name in one.fields.get("lacks", "").split(",")}
-    return {name: missed for name, missed in MISSED.items() if name in said}
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0

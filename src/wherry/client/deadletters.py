@@ -13,6 +13,7 @@ from .session import Opened, Session
 
 PAGE = 100
 _REPLAYED_AT_ONCE = 32
+MOST_HELD = 1_000
 
 
 class DeadLetters:
@@ -32,6 +33,11 @@ class DeadLetters:
     async def partitions(self) -> range:
         """All partitions of the namespace."""
         return range((await self._open()).partitions)
+
+    async def unix_ms(self) -> int:
+        """Redis' clock, by which letters die: what their age is counted by."""
+        seconds, microseconds = await (await self._open()).link.call("TIME")
+        return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def page(
         self, partition: int, *, after: str = ORIGIN, count: int = PAGE
@@ -111,10 +117,28 @@ class DeadLetters:
         keys = self._session.keys
         return await broker.drop_letters(opened.link, keys, Partition(partition), letter_ids)
 
-    async def held(self, partition: int) -> list[DeadLetter]:
-        """Messages that failed too often and hold their scopes (``on_dead_letter = "hold"``)."""
+    async def held(
+        self, partition: int, *, after: str = ORIGIN, count: int = MOST_HELD
+    ) -> list[DeadLetter]:
+        """Messages that failed too often and hold their scopes (``on_dead_letter = "hold"``).
+
+        Up to ``count`` (at most 1,000) of a partition behind an entry id, oldest first.
+        """
         opened = await self._open()
-        return await broker.read_held(opened.link, self._session.keys, Partition(partition))
+        return await broker.read_held(
+            opened.link,
+            self._session.keys,
+            Partition(partition),
+            after=after,
+            count=max(1, min(count, MOST_HELD)),
+        )
+
+    async def get_held(self, partition: int, entry_id: str) -> DeadLetter | None:
+        """One held message, None if that one is not held."""
+        opened = await self._open()
+        return await broker.get_held(
+            opened.link, self._session.keys, Partition(partition), entry_id
+        )
 
     async def retry_held(self, partition: int, entry_id: str) -> bool:
         """Let a held message be tried again, as if it were new; False if it is not held."""

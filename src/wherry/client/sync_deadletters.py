@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..model import ORIGIN, DeadLetter, EntryId
 from .background import Background
-from .deadletters import PAGE
+from .deadletters import MOST_HELD, PAGE
 
 
 class SyncDeadLetters:
@@ -21,6 +21,10 @@ class SyncDeadLetters:
     def partitions(self) -> range:
         """All partitions of the namespace."""
         return self._open().run(lambda client: client.dead_letters.partitions())
+
+    def unix_ms(self) -> int:
+        """Redis' clock, by which letters die."""
+        return self._open().run(lambda client: client.dead_letters.unix_ms())
 
     def page(self, partition: int, *, after: str = ORIGIN, count: int = PAGE) -> list[DeadLetter]:
         """Letters of a partition behind an id, oldest first."""
@@ -44,9 +48,17 @@ class SyncDeadLetters:
         """Delete letters for good."""
         return self._open().run(lambda client: client.dead_letters.drop(partition, *letter_ids))
 
-    def held(self, partition: int) -> list[DeadLetter]:
-        """Messages that hold their scopes."""
-        return self._open().run(lambda client: client.dead_letters.held(partition))
+    def held(
+        self, partition: int, *, after: str = ORIGIN, count: int = MOST_HELD
+    ) -> list[DeadLetter]:
+        """Messages that hold their scopes, behind an entry id, oldest first."""
+        return self._open().run(
+            lambda client: client.dead_letters.held(partition, after=after, count=count)
+        )
+
+    def get_held(self, partition: int, entry_id: str) -> DeadLetter | None:
+        """One held message."""
+        return self._open().run(lambda client: client.dead_letters.get_held(partition, entry_id))
 
     def retry_held(self, partition: int, entry_id: str) -> bool:
         """Let a held message be tried again."""

@@ -26,6 +26,15 @@ class Deferred:
         """Whether a scope has deferred entries; then newer ones must be deferred too."""
         return scope_id in self._queues
 
+    def count_of(self, scope_id: ScopeId) -> int:
+        """How many of a scope wait."""
+        return len(self._queues.get(scope_id, ())) // 2
+
+    def first_of(self, scope_id: ScopeId) -> EntryId | None:
+        """The oldest id of a scope, which stays; None if none waits."""
+        queue = self._queues.get(scope_id)
+        return None if queue is None else EntryId(f"{queue[0]}-{queue[1]}")
+
     def add(self, scope_id: ScopeId, entry_id: EntryId) -> None:
         """Put an id behind the others of its scope."""
         queue = self._queues.get(scope_id)

@@ -13,19 +13,17 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
-from ..broker.commits import (
+from ..broker.calls import (
     MAX_BYTES,
     MAX_OPERATIONS,
     Call,
-    Emit,
-    Operation,
-    Outcome,
     Retention,
     are_all_done,
     encode_call,
     read_answers,
     split_point,
 )
+from ..broker.commits import Emit, Operation, Outcome
 from ..broker.link import Link
 from ..broker.scripts import Script, run_many
 from ..broker.wire import Keys

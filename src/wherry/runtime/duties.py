@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Protocol
 
 from ..config import Config
 from ..model import Partition, Token
+from .about import About
+from .control import Control
 from .handoff import HandOff
 from .holding import Holding, Holdings
 from .parked import Parked
+from .pause import Pause
 from .pool import Pool
 from .reader import MARGIN_S, Reads
 from .renewal import Held
@@ -35,7 +35,9 @@ class Duties:
 
     Attributes:
         parked: scopes that wait to be released; set for each run.
-        lacks: what the server lacks, told to whoever looks.
+        about: describes the worker; the same.
+        pause: lets nothing begin; the same.
+        control: hears operators; the same.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class Duties:
             reads: tell whether reads are answered.
         """
         self.parked: Parked
-        self.lacks: Sequence[str] = ()
+        self.about: About
+        self.pause: Pause
+        self.control: Control
         self._pool = pool
         self._holdings = holdings
         self._settlement = settlement
@@ -69,32 +73,33 @@ class Duties:
         renewer.on_lost = self.lost
         self._config = config
         self._reads = reads
-        self._about = {
-            "host": socket.gethostname(),
-            "pid": str(os.getpid()),
-            "version": version("wherry"),
-        }
 
     def describe(self) -> dict[str, str]:
         """What the worker says of itself in its member hash."""
-        in_flight, _ = self._holdings.in_flight()
-        return {
-            **self._about,
-            "partitions": str(len(self._holdings)),
-            "avoided": str(len(self._holdings.avoided)),
-            "can_claim": str(int(self.can_claim())),
-            "in_flight": str(in_flight),
-            "instances": str(len(self._pool.lanes)),
-            "lacks": ",".join(self.lacks),
-        }
+        state = "paused" if self.pause.is_on else "running"
+        if self._handoff.is_ending:
+            state = "draining"
+        return self.about.fields(can_claim=self.can_claim(), state=state)
+
+    def heed_pause(self, since_unix_ms: int) -> bool:
+        """Pause or go on, as the namespace says; whether that is news."""
+        return self.pause.heed(since_unix_ms)
+
+    def asked(self, request: bytes) -> None:
+        """An operator asks for something."""
+        self.control.asked(request)
 
     def can_claim(self) -> bool:
         """Whether what it claimed would be read: not while reads stay without an answer."""
         return not self._reads.is_overdue(time.monotonic(), self._config.block_s + MARGIN_S)
 
     def has_room(self) -> bool:
-        """Whether the pool takes another scope."""
-        return not self._pool.is_full
+        """Whether the pool takes another scope, and anything may be read."""
+        return not (self._pool.is_full or self.pause.is_on)
+
+    def is_shut(self) -> bool:
+        """Whether the namespace is paused."""
+        return self.pause.is_on
 
     def is_settling(self) -> bool:
         """Whether answers of commits, which make room, are on their way."""

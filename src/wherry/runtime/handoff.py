@@ -26,6 +26,7 @@ class HandOff:
     """Hands holdings on.
 
     Attributes:
+        is_ending: everything is given up.
         has_cut_off: a running message was cut off, by the deadline or by `hurry`.
     """
 
@@ -39,6 +40,7 @@ class HandOff:
         hooks: Hooks,
     ) -> None:
         """Work on the worker's holdings."""
+        self.is_ending = False
         self.has_cut_off = False
         self._pool = pool
         self._holdings = holdings
@@ -157,6 +159,8 @@ class HandOff:
                 partition=holding.partition,
                 reason=str(error),
             )
+        else:
+            self._holdings.tallies.handoffs += 1
 
     def hurry(self) -> None:
         """Cut off what still runs, now; also what is closed only after this, by `hand_off_all`."""
@@ -168,6 +172,7 @@ class HandOff:
 
     async def hand_off_all(self, limit_s: float) -> None:
         """Give everything up; each partition as soon as it is empty."""
+        self.is_ending = True
         holdings = [one for one in self._holdings.all() if not one.ledger.is_draining]
         for holding in holdings:
             self._close(holding)

@@ -15,6 +15,7 @@ from ..engine.ledger import Ledger
 from ..engine.suspects import Takeover
 from ..model import AttemptsRow, EntryId, Partition, ScopeId, partition_of
 from .lane import Lane
+from .tallies import Tallies
 
 
 @dataclass(slots=True, eq=False)
@@ -183,6 +184,7 @@ class Holdings:
         "changed",
         "damaged",
         "partitions",
+        "tallies",
         "unserved",
     )
 
@@ -193,8 +195,10 @@ class Holdings:
         count of the namespace, known once Redis was asked; ``avoided`` are partitions that
         this process must not claim, because an instance of theirs does not end; ``damaged`` are
         those that nobody can claim, because something else was written over their lease;
-        ``unserved`` are those avoided here and taken by nobody else.
+        ``unserved`` are those avoided here and taken by nobody else; ``tallies`` count what was
+        done with all that were ever owned.
         """
+        self.tallies = Tallies()
         self.avoided: set[Partition] = set()
         self.damaged: set[Partition] = set()
         self.unserved: set[Partition] = set()
@@ -222,6 +226,8 @@ class Holdings:
     def add(self, holding: Holding) -> None:
         """Own a partition."""
         self._by_partition[holding.partition] = holding
+        self.tallies.claims += 1
+        self.tallies.takeovers += holding.takeover is not None
         self.changed.set()
 
     def remove(self, holding: Holding) -> None:

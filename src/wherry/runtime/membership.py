@@ -42,6 +42,14 @@ class Actions(Protocol):
         """Whether what it claimed would be read."""
         ...
 
+    def heed_pause(self, since_unix_ms: int) -> bool:
+        """Whether the namespace is paused, 0 if it is not; True if that is news."""
+        ...
+
+    def asked(self, request: bytes) -> None:
+        """An operator asks for something."""
+        ...
+
     async def hand_off(self, holding: Holding) -> None:
         """Give a holding up in good order."""
         ...
@@ -106,8 +114,6 @@ class Membership:
                 except (StoreUnavailable, StoreRefused, StoreError) as error:
                     await outage.wait(error)
                     continue
-                if self.is_stopping:
-                    listening.cancel()  # what it releases is for others, and hints at nothing here
                 try:
                     async with asyncio.timeout(wait_s):
                         await self._hint.wait()
@@ -121,8 +127,11 @@ class Membership:
                 subscription = await self._leases.listen()
                 try:
                     while True:
-                        await subscription.next()
-                        self._hint.set()
+                        channel, data = await subscription.next()
+                        if self._leases.is_request(channel):
+                            self._actions.asked(data)
+                        elif not self.is_stopping:  # what it releases is for others
+                            self._hint.set()
                 finally:
                     await subscription.aclose()
             except (StoreUnavailable, StoreRefused, StoreError) as error:
@@ -137,6 +146,8 @@ class Membership:
         self._joins_anew = False
         self._clock.set(beat.redis_ms)
         self._look_at(beat.meta)
+        if self._actions.heed_pause(beat.paused_unix_ms):
+            self._hint.set()  # who waits for it reads of it in the next beat
         await self._actions.held_changed()
         if self.is_stopping:
             return self._config.beat_s

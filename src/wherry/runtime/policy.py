@@ -62,6 +62,10 @@ class Policy(Rules, Protocol):
         """A lane's task is done."""
         ...
 
+    def evicted(self) -> None:
+        """An idle lane was ended to make room."""
+        ...
+
     def abandoned(self, lane: Lane) -> None:
         """A lane was cancelled and its task is not done in time; it may never be."""
         ...
@@ -109,6 +113,9 @@ class Untracked:
         """Nothing to do."""
 
     def ended(self, lane: Lane) -> None:
+        """Nothing to do."""
+
+    def evicted(self) -> None:
         """Nothing to do."""
 
     def abandoned(self, lane: Lane) -> None:

@@ -133,7 +133,10 @@ class Pool:
             self._face.delete_oldest_application_instance()
         except Exception as error:  # noqa: BLE001 - user code's, and whoever needs room is another
             self._hooks.failed("delete_oldest_application_instance() raised", error)
-        return len(self.lanes) < count or self.end_oldest()
+        is_ended = len(self.lanes) < count or self.end_oldest()
+        if is_ended:
+            self.policy.evicted()
+        return is_ended
 
     def end(self, lane: Lane, *, at_once: bool = True) -> None:
         """End a lane: cancel it now, or when it has handled its message.

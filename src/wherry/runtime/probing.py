@@ -260,6 +260,12 @@ def _suspect_of(lane: Lane, item: Item | None) -> Suspect | None:
     return track.holding.suspects.get(item.entry.id)
 
 
+def is_marked(lane: Lane, item: Item | None) -> bool:
+    """Whether an item is a suspect whose probe has begun, in this tenure."""
+    suspect = _suspect_of(lane, item)
+    return suspect is not None and _is_marked(suspect)
+
+
 def _is_marked(suspect: Suspect) -> bool:
     row = suspect.row
     return row is not None and row.probe == suspect.holding.ledger.token

@@ -42,6 +42,10 @@ class Gate(Protocol):
         """Whether the pool takes another scope."""
         ...
 
+    def is_shut(self) -> bool:
+        """Whether nothing may be read now; what a read under way brings is dropped."""
+        ...
+
     def is_settling(self) -> bool:
         """Whether answers of commits, which make room, are on their way."""
         ...
@@ -257,6 +261,8 @@ class Reader:
         answer: Mapping[str, Sequence[RawEntry]],
         choice: Choice,
     ) -> None:
+        if self._gate.is_shut():
+            return
         room = self._selection.window.room()
         backlogged: list[Holding] = []
         for key, entries in answer.items():

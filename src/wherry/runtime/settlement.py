@@ -48,16 +48,20 @@ class Settlement:
             return
         rested: list[Track] = []
         finished: list[EntryId] = []
+        others: list[Operation] = []
         for operation, track in sent:
             if type(operation) is Answer:
                 finished.append(operation.entry_id)
-            elif isinstance(operation, FINISHING):
-                finished.append(operation.entry_id)
-                if isinstance(operation, Bury) and operation.attempts:
-                    self._tell(holding, operation)
+            else:
+                others.append(operation)
+                if isinstance(operation, FINISHING):
+                    finished.append(operation.entry_id)
+                    if isinstance(operation, Bury) and operation.attempts:
+                        self._tell(holding, operation)
             track.outstanding -= 1
             if not track.outstanding or holding.deferred.count:
                 rested.append(track)
+        self._holdings.tallies.answered(len(sent) - len(others), others)
         self._finish(holding, finished)
         for track in rested:
             if track.settled and not track.outstanding:
@@ -70,9 +74,12 @@ class Settlement:
         self._holdings.changed.set()
         if holding.is_lost:
             return
+        tallies = self._holdings.tallies
         if results is None:
+            tallies.fenced += 1
             self.lose(holding, "its lease is no longer ours")
             return
+        tallies.answered(0, [one.operation for one in results if one.outcome is Outcome.DONE])
         odd: list[Result] = []
         for result in results:
             operation = result.operation

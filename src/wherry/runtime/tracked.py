@@ -71,8 +71,11 @@ class Tracked:
         self._clock = clock
         self._hooks = hooks
         self._turns = Turns(config.concurrency)
-        self._is_durable = config.durable_state
-        self._handler_timeout_s = config.handler_timeout_s
+
+    @property
+    def busy(self) -> int:
+        """How many lanes handle a message."""
+        return self._turns.busy
 
     def created(self, lane: Lane) -> None:
         """Tie a new lane to the track of its scope; a scope of no held partition has none."""
@@ -135,7 +138,7 @@ class Tracked:
         track.keys = head.entry.scope_keys if isinstance(head, Delivery) else b""
         scope = lane.scope = self.scopes.make(lane.scope_id, track.keys)
         refusal = None
-        if self._is_durable:
+        if self._config.durable_state:
             try:
                 scope["durable"] = await self._load(track)
             except (StoreError, ValueError) as error:
@@ -157,9 +160,9 @@ class Tracked:
         # Who was given it before may have changed it.
         is_fresh = "wherry" not in entry.message
         message = entry.message if is_fresh else read_body(entry.body)
-        if self._handler_timeout_s:
+        if self._config.handler_timeout_s:
             delivery.timer = asyncio.get_running_loop().call_later(
-                self._handler_timeout_s, self.on_overdue, lane, delivery
+                self._config.handler_timeout_s, self.on_overdue, lane, delivery
             )
         message["wherry"] = {
             "id": entry.id,
@@ -181,13 +184,13 @@ class Tracked:
         if delivery.timer is not None:
             delivery.stop_timer()
         if len(replies) == 1 and not (
-            self._is_durable or entry.mark or entry.inbox or delivery.emitted
+            self._config.durable_state or entry.mark or entry.inbox or delivery.emitted
         ):
             size = ANSWER_BYTES + delivery.replies_bytes
             self.committer.put(track, answer_of((entry.id, entry.scope_id, replies[0], size)))
             return
         size = size_of(replies, delivery.replies_bytes)
-        change = self._change_of(lane, track) if self._is_durable else None
+        change = self._change_of(lane, track) if self._config.durable_state else None
         if change is not None and change.packed is not None:
             track.packed, track.version = change.packed, entry.id if change.packed else ""
         operation = Commit(
@@ -264,6 +267,7 @@ class Tracked:
         self.committer.put(track, operation)
         delivery.begin_anew()
         delivery.attempt += 1
+        self._holdings.tallies.retried += 1
         return True
 
     def _backoff_s(self, attempt: int) -> float:
@@ -288,6 +292,10 @@ class Tracked:
         if self.gate is not None:
             self.gate.ended(lane)
         self._turns.pass_on()
+
+    def evicted(self) -> None:
+        """Count it."""
+        self._holdings.tallies.evictions += 1
 
     def abandoned(self, lane: Lane) -> None:
         """Its partition is for another process, where the scope need not wait for this lane."""

@@ -4,7 +4,7 @@
 -- new generation for a meta hash that has vanished, standing ("in" shares the partitions, "out" does
 -- not, "anew" joins as the last), channel, then fields of the member hash.
 -- Answer: {now, id and joining time of each member that shares, in that order, generation,
--- partition count}.
+-- partition count, since when the namespace is paused}.
 local now = now_ms()
 local id, silence, standing = ARGV[1], tonumber(ARGV[2]), ARGV[6]
 redis.call('ZADD', KEYS[1], now, id)
@@ -29,6 +29,6 @@ if redis.call('HSETNX', KEYS[4], 'generation', ARGV[5]) == 1 then
   redis.call('HSETNX', KEYS[4], 'protocol_max', ARGV[3])
   redis.call('HSETNX', KEYS[4], 'partitions', ARGV[4])
 end
-local meta = redis.call('HMGET', KEYS[4], 'generation', 'partitions')
+local meta = redis.call('HMGET', KEYS[4], 'generation', 'partitions', 'paused')
 local members = redis.call('ZRANGE', KEYS[2], 0, 9999, 'WITHSCORES')
-return {string.format('%d', now), members, meta[1], meta[2]}
+return {string.format('%d', now), members, meta[1], meta[2], meta[3]}

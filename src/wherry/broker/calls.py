@@ -1,0 +1,218 @@
+"""Calls: many operations of one partition in one command, and what the server answers.
+
+Everything that changes entries, replies, states and attempts goes through `encode_call` and
+``lua/commit.lua``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import cast
+
+from ..model import Partition, ScopeId, Token
+from .commits import (
+    Answer,
+    Commit,
+    Emit,
+    Fail,
+    Further,
+    Hold,
+    Operation,
+    Outcome,
+    StateChange,
+)
+from .link import Argument, Command
+from .scripts import Script
+from .wire import Keys
+
+MAX_OPERATIONS = 128
+MAX_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long things that workers write are kept.
+
+    Attributes:
+        reply_length: replies of a scope, about.
+        reply_ttl_ms: of a reply stream after its last write.
+        state_ttl_ms: of a durable state after its last commit, 0 for ever.
+    """
+
+    reply_length: int
+    reply_ttl_ms: int
+    state_ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of the commit script.
+
+    Attributes:
+        partition: whose.
+        token: fence; the call does nothing once the lease has another.
+        operations: in order of effect.
+        is_resent: it was sent before and its answer is unknown.
+        emitted: number of the last emit that was acknowledged. A lease that knows of fewer has
+            gone back in time, and the call is fenced.
+    """
+
+    partition: Partition
+    token: Token
+    operations: Sequence[Operation]
+    is_resent: bool = False
+    emitted: int = 0
+
+
+def split_point(operations: Iterable[Operation]) -> tuple[int, int]:
+    """How many of the first operations fit into one call, at least one, and their bytes."""
+    count = size = 0
+    for operation in islice(operations, MAX_OPERATIONS):
+        if count and size + operation.size_bytes > MAX_BYTES:
+            break
+        size += operation.size_bytes
+        count += 1
+    return count, size
+
+
+def encode_call(script: Script, keys: Keys, call: Call, retention: Retention) -> Command:
+    """The command that carries a call."""
+    encoder = _Encoder(keys, call.partition)
+    arguments: list[Argument] = [
+        call.token,
+        "1" if call.is_resent else "0",
+        retention.reply_length,
+        retention.reply_ttl_ms,
+        retention.state_ttl_ms,
+        call.emitted,
+    ]
+    encoder.encode_all(call.operations, arguments)
+    return script.command(encoder.names, arguments)
+
+
+class _Encoder:
+    """Encodes operations of one call; collects the keys that they name by number."""
+
+    __slots__ = ("_keys", "_numbers", "_outs", "_partition", "_states", "names")
+
+    def __init__(self, keys: Keys, partition: Partition) -> None:
+        self._keys = keys
+        self._partition = partition
+        self._numbers: dict[str, int] = {}
+        self._outs: dict[ScopeId, int] = {}
+        self._states: dict[ScopeId, int] = {}
+        self.names = [
+            keys.entries(partition),
+            keys.lease(partition),
+            keys.attempts(partition),
+            keys.dead(partition),
+        ]
+
+    def _number(self, name: str) -> int:
+        found = self._numbers.get(name)
+        if found is None:
+            self.names.append(name)
+            found = self._numbers[name] = len(self.names)
+        return found
+
+    def _out(self, scope: ScopeId) -> int:
+        found = self._outs.get(scope)
+        if found is None:
+            found = 0
+            if scope:
+                self.names.append(self._keys.replies(self._partition, scope))
+                found = len(self.names)
+            self._outs[scope] = found
+        return found
+
+    def encode_all(self, operations: Sequence[Operation], arguments: list[Argument]) -> None:
+        """Append the arguments of all operations; most are a reply to a message and no more."""
+        answering = ""  # the scope whose answers follow one another
+        count_at = 0
+        for operation in operations:
+            if type(operation) is Answer:
+                entry_id, scope_id, reply, _ = operation
+                if scope_id != answering:
+                    _note_count(arguments, count_at)
+                    answering = scope_id
+                    arguments += ("a", self._outs.get(scope_id) or self._out(scope_id), 0)
+                    count_at = len(arguments) - 1
+                arguments += (entry_id, reply)
+            else:
+                _note_count(arguments, count_at)
+                answering, count_at = "", 0
+                arguments += self._encode(cast("Further", operation))
+        _note_count(arguments, count_at)
+
+    def _encode(self, operation: Further) -> list[Argument]:
+        scope, partition = operation.scope_id, self._partition
+        if isinstance(operation, Fail):
+            return ["f", operation.entry_id, scope, operation.row]
+        out = self._out(scope)
+        inbox = operation.inbox and self._number(self._keys.inbox(partition, operation.inbox))
+        if isinstance(operation, Commit):
+            arguments: list[Argument] = ["c", operation.entry_id, scope, out, inbox or 0]
+            arguments += self._encode_state(operation.state, scope)
+            arguments += (operation.end, operation.first, len(operation.replies))
+            arguments += operation.replies
+            return arguments
+        if isinstance(operation, Emit):
+            return [
+                *("e", operation.number, operation.cause, scope, out, inbox or 0),
+                *(operation.attempt, operation.first, len(operation.replies)),
+                *operation.replies,
+            ]
+        if isinstance(operation, Hold):
+            return [
+                *("h", operation.entry_id, scope, operation.row, out, inbox or 0),
+                *(operation.first, operation.attempt, operation.reason),
+            ]
+        return [
+            *("b", operation.entry_id, scope, out, inbox or 0, operation.first),
+            *(operation.reason, operation.traceback, operation.attempts),
+            1 if operation.is_kept else 0,
+        ]
+
+    def _encode_state(self, state: StateChange | None, scope: ScopeId) -> Sequence[Argument]:
+        if state is None:
+            return (0,)
+        action = "" if state.packed is None else ("s" if state.packed else "d")
+        number = self._states.get(scope)
+        if number is None:
+            name = self._keys.state(self._partition, scope)
+            number = self._states[scope] = self._number(name)
+        return (number, action, state.expected, state.packed or b"")
+
+
+def _note_count(arguments: list[Argument], count_at: int) -> None:
+    """Say, before the last answers, how many they are."""
+    if count_at:
+        arguments[count_at] = (len(arguments) - count_at) // 2
+
+
+def are_all_done(answer: object, count: int) -> bool:
+    """Whether the answer to a call says that all of its ``count`` operations took effect."""
+    return answer == count
+
+
+def read_answers(answer: object) -> list[tuple[Outcome, str]] | None:
+    """Outcome and reason of each operation, or None if the call was fenced."""
+    if answer == b"FENCED":
+        return None
+    if isinstance(answer, int):
+        return [_NUMBERED[1]] * answer
+    return [_read_outcome(one) for one in cast("list[int | bytes]", answer)]
+
+
+_NUMBERED = {1: (Outcome.DONE, ""), 0: (Outcome.ALREADY, ""), -1: (Outcome.VOID, "")}
+
+
+def _read_outcome(answer: int | bytes) -> tuple[Outcome, str]:
+    if isinstance(answer, int):
+        return _NUMBERED[answer]
+    text = answer.decode("utf-8", "replace")
+    if text == "stale":
+        return Outcome.STALE, ""
+    return Outcome.BAD, text.removeprefix("bad:")

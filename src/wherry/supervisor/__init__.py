@@ -1,0 +1,1 @@
+"""Supervisor: worker processes kept alive by one, and what each side sees of the other."""
