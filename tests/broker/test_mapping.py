@@ -105,7 +105,15 @@ async def _call_blocking(store: Store) -> None:
         link.close()
 
 
-@pytest.mark.parametrize("ask", [_call, _calls, _call_blocking])
+async def _call_single(store: Store) -> None:
+    link = store.single_link()
+    try:
+        await link.call("PANG")
+    finally:
+        await link.aclose()
+
+
+@pytest.mark.parametrize("ask", [_call, _calls, _call_single, _call_blocking])
 @pytest.mark.parametrize(("answer", "expected"), EXPECTED)
 async def test_error_answer_says_what_can_be_done(
     answer: str, expected: type[WherryError], ask: Callable[[Store], Any]

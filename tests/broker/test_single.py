@@ -1,0 +1,185 @@
+"""The worker's own connection: what it answers, and what it does when something breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.proxy import proxy
+from tests.servers import Server
+from wherry.broker.connect import open_store
+from wherry.broker.history import Past
+from wherry.broker.link import Link
+from wherry.broker.single import SingleLink
+from wherry.errors import StoreError, StoreRefused, StoreUnavailable
+
+
+@asynccontextmanager
+async def single(url: str, answer_timeout_s: float | None = 10.0) -> AsyncGenerator[Link]:
+    link = open_store(url).single_link(answer_timeout_s=answer_timeout_s)
+    assert isinstance(link, SingleLink)
+    try:
+        yield link
+    finally:
+        await link.aclose()
+
+
+async def test_answers_come_in_the_order_of_the_commands_errors_among_them(redis_url: str):
+    async with single(redis_url) as link:
+        await link.call("SET", "text", "no number")
+        first, second, third = await link.calls([("INCR", "n"), ("INCR", "text"), ("GET", "n")])
+        assert (first, third) == (1, b"1")
+        assert isinstance(second, StoreError)
+        assert "not an integer" in str(second)
+        with pytest.raises(StoreError, match="not an integer"):
+            await link.call("INCR", "text")
+        assert link.connects == 1, "an error answer breaks nothing"
+        assert isinstance(link.client_id, int)
+        assert b"name=wherry" in await link.call("CLIENT", "INFO")
+
+
+@pytest.mark.parametrize("size", [0, 2**18 - 1, 2**18, 3 * 2**20])
+async def test_answers_of_any_size_arrive_whole(redis_url: str, size: int):
+    value = bytes(number % 251 for number in range(size))
+    async with single(redis_url) as link:
+        await link.call("SET", "k", value)
+        assert await link.calls([("GET", "k"), ("PING",)]) == [value, b"PONG"]
+
+
+async def test_cancelled_call_closes_its_connection(redis_url: str):
+    """Or its answer, which comes later, would be taken for that of the next call."""
+    async with single(redis_url) as link:
+        await link.call("PING")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await link.call("XREAD", "BLOCK", 60_000, "STREAMS", "s", "$")
+        assert await link.call("ECHO", "next") == b"next"
+        assert link.connects == 2
+
+
+async def test_call_without_an_answer_is_given_up_and_its_connection_closed(redis_url: str):
+    async with single(redis_url, answer_timeout_s=0.1) as link:
+        await link.call("PING")
+        with pytest.raises(StoreUnavailable, match=r"no answer for 0\.1 s"):
+            await link.call("XREAD", "BLOCK", 60_000, "STREAMS", "s", "$")
+        assert await link.call("ECHO", "next") == b"next"
+        assert link.connects == 2
+
+
+async def test_connection_that_the_server_closes_is_made_anew(redis_url: str):
+    async with single(redis_url) as link, single(redis_url) as other:
+        await link.call("PING")
+        waiting = asyncio.create_task(link.call("XREAD", "BLOCK", 60_000, "STREAMS", "s", "$"))
+        await asyncio.sleep(0)
+        await other.call("CLIENT", "KILL", "ID", link.client_id or 0)
+        with pytest.raises(StoreUnavailable):
+            await waiting
+        assert await link.call("ECHO", "next") == b"next"
+        assert link.connects == 2
+
+
+async def test_lost_answer_is_not_asked_for_again(redis_url: str):
+    port = int(redis_url.rpartition(":")[2].partition("/")[0])
+    async with proxy(port) as between, single(between.url) as link, single(redis_url) as other:
+        await link.call("PING")
+        between.lose_answers = 1
+        with pytest.raises(StoreUnavailable):
+            await link.call("INCR", "n")
+        assert await other.call("GET", "n") == b"1"
+        assert await link.call("GET", "n") == b"1"
+
+
+async def test_close_fails_a_call_under_way(redis_url: str):
+    async with single(redis_url) as link:
+        await link.call("PING")
+        waiting = asyncio.create_task(link.call("XREAD", "BLOCK", 60_000, "STREAMS", "s", "$"))
+        await asyncio.sleep(0)
+        await link.aclose()
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await waiting
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"*1\r\n"])
+async def test_what_is_no_redis_is_told(said: bytes):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(said)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, single(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}") as link:
+        with pytest.raises(StoreUnavailable, match="cannot be reached"):
+            await link.call("PING")
+        assert link.connects == 0
+
+
+async def test_nobody_listens():
+    async with single("redis://127.0.0.1:1") as link:
+        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1 cannot be reached"):
+            await link.call("PING")
+
+
+async def test_login_and_database(start_server: Any):
+    server: Server = start_server(password="pw:/")
+    host = server.url.rpartition("@")[2].partition("/")[0]
+    async with single(f"redis://:pw%3A%2F@{host}/3") as link:
+        await link.call("SET", "k", "v")
+        assert b" db=3 " in await link.call("CLIENT", "INFO")
+    for login in ("", ":wrong@", "nobody:pw@"):
+        async with single(f"redis://{login}{host}") as link:
+            with pytest.raises(StoreRefused, match="login"):
+                await link.call("GET", "k")
+
+
+async def test_user_without_the_right_to_the_greeting_is_served(start_server: Any):
+    server: Server = start_server()
+    rights = ("on", ">pw", "~*", "&*", "+@all", "-client", "-info")
+    server.command("ACL", "SETUSER", "worker", *rights)
+    async with single(server.url.replace("redis://", "redis://worker:pw@")) as link:
+        link.past = Past()
+        link.past.on_other = lambda: pytest.fail("nothing is known of the history")
+        assert await link.call("ECHO", "served") == b"served"
+        assert link.client_id is None
+        with pytest.raises(StoreRefused, match="ACL SETUSER"):
+            await link.call("INFO")
+
+
+async def test_other_history_is_told_before_anything_is_sent_to_it(start_server: Any):
+    server: Server = start_server()
+    async with single(server.url) as link, single(server.url) as other:
+        past = link.past = other.past = Past()
+        told: list[str] = []
+        past.on_other = lambda: told.append("other")
+        await link.call("PING")
+        await other.call("PING")
+        await asyncio.to_thread(server.restart)
+        for one in (link, other):
+            with pytest.raises(StoreUnavailable, match="restarted or replaced"):
+                await _insist(one)
+        assert told == ["other"], "told once, whichever link meets it first"
+        assert await link.call("EXISTS", "calls") == 0
+        assert await other.call("PING") == b"PONG"
+
+
+async def _insist(link: Link) -> None:
+    """Call, and once more if only now the connection is seen to have gone."""
+    try:
+        await link.call("INCR", "calls")
+    except StoreUnavailable as error:
+        if "restarted" in str(error):
+            raise
+        await link.call("INCR", "calls")
+
+
+async def test_store_in_memory_has_links_of_one_kind():
+    store = open_store("memory://single")
+    link = store.single_link()
+    try:
+        assert type(link) is type(store.link())
+        assert await link.call("PING") in (b"PONG", True)
+    finally:
+        await link.aclose()
