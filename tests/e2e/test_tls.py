@@ -130,7 +130,12 @@ async def test_certificate_of_another_host(redis_server: Server, certificates: C
 async def test_server_that_speaks_no_tls():
     """One that takes what it gets for a command; others wait for its end."""
 
+    serving: list[asyncio.Task[None]] = []
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.append(task)
         with contextlib.suppress(ConnectionError):
             await reader.read(1)
             writer.write(b"-ERR unknown command\r\n")
@@ -141,6 +146,7 @@ async def test_server_that_speaks_no_tls():
     async with listener:
         port = listener.sockets[0].getsockname()[1]
         cause = await refusal(f"rediss://127.0.0.1:{port}/0")
+        await asyncio.wait(serving)
     assert "does not speak TLS; use the scheme without the s" in str(cause)
 
 
