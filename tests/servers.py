@@ -172,11 +172,9 @@ class Server:
         self.stop()
 
     def _start_on(self, port: int) -> bool:
-        options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
-        options += ["--save", "", "--daemonize", "no", *self._args]
         with (self.directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self.binary, *options],
+                [self.binary, *self._command(port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -191,6 +189,10 @@ class Server:
         finally:
             self.port = previous
         return self.is_running
+
+    def _command(self, port: int) -> list[str]:
+        options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+        return [*options, "--save", "", "--daemonize", "no", *self._args]
 
     def _answers(self) -> bool:
         """Whether it does so itself, and no other server that was given the same port."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import threading
 from typing import Any
 
@@ -25,7 +27,52 @@ def worker(url: str, application: Any = echo, **settings: Any) -> Worker:
 
 async def test_unreachable_redis_is_told():
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1"):
-        await worker("redis://127.0.0.1:1/0").arun()
+        await worker("redis://127.0.0.1:1/0", start_wait_s=0.0).arun()
+
+
+async def test_redis_that_comes_later_is_waited_for(start_server: Any):
+    server = start_server()
+    server.stop()
+    hooks = Notes()
+    async with asyncio.TaskGroup() as tasks:
+        waiting = Worker(echo, server.url, Config(**QUICK), hooks=hooks)
+        running = tasks.create_task(waiting.arun())
+        await until(lambda: hooks.count("starting waits for Redis") > 2)
+        warned = [data for event, data in hooks.warned if "starting waits" in event]
+        assert len(warned) == 1, "it is said once"
+        assert str(server.port) in str(warned[0]["reason"])
+        await asyncio.to_thread(server.start)
+        await waiting.ready()
+        async with rig(server.url) as seen:
+            await seen.send("a", 1)
+            await seen.answered("a", 1)
+        waiting.request_stop()
+        await running
+    assert hooks.count("starting goes on") == 1
+
+
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_stop_is_heeded_at_once_while_redis_is_waited_for(is_silent: bool):
+    """Also while a connection that nobody accepts is being made."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        if is_silent:
+            listener.listen()
+        hooks = Notes()
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        waiting = Worker(echo, url, Config(**QUICK), hooks=hooks)
+        running = asyncio.create_task(waiting.arun())
+        if is_silent:
+            accepted, _ = await asyncio.to_thread(listener.accept)
+            stack.enter_context(accepted)
+        else:
+            await until(lambda: hooks.count("starting waits for Redis"))
+        waiting.request_stop()
+        async with asyncio.timeout(1):
+            await running
+        assert waiting.has_drained
+        assert not hooks.count("worker started")
 
 
 async def test_wrong_password_is_told(start_server: Any):

@@ -31,6 +31,18 @@ def main() -> int:
     parser.add_argument("--scales", type=int, default=2)
     parser.add_argument("--network", type=int, default=2)
     parser.add_argument("--failovers", type=int, default=2)
+    parser.add_argument(
+        "--sentinel",
+        action="store_true",
+        help="one round on Redis Sentinel: its failovers, and workers killed and drained meanwhile",
+    )
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        default=0,
+        choices=(0, 1),
+        help="with --sentinel: count a message as accepted when so many replicas have it",
+    )
     parser.add_argument("--default-lease-faults", type=int, default=0)
     parser.add_argument("--lease", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=int(time.time()))
@@ -42,6 +54,8 @@ def main() -> int:
         parser.error("--workers: a fleet has at least 2")
     if options.scopes < 1 or options.messages < 1:
         parser.error("--messages and --scopes are at least 1")
+    if options.replicas and not options.sentinel:
+        parser.error("--replicas goes with --sentinel")
     _end_as_by_control_c()
     rounds = plan(options)
     report = Report(options.seed)

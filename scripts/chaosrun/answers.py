@@ -14,6 +14,7 @@ from .application import WORDS
 from .findings import Findings
 from .journal import Journal, Sent
 
+FORGOTTEN = "accepted, and forgotten by Redis at a failover"
 MAX_ATTEMPTS = 3
 """Of the workers of a fault run."""
 
@@ -84,7 +85,7 @@ class ScopeCheck:
         if failover is None or (self._name, sent.entry_id) in failover.unfinished:
             self._blame("lost", f"{sent}")
         else:
-            self._findings.figures["accepted, and forgotten by Redis at a failover"] += 1
+            self._findings.figures[FORGOTTEN] += 1
 
     def _check_answer(
         self, cause: str, sent: Sent, parts: Sequence[Reply], effects: Effects

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from .fleet import Fleet
 from .journal import Failover, Journal
@@ -15,6 +15,7 @@ from .quota import Quota
 from .servers import Server, catch_up
 
 WHOLE, LATE = "failover whole", "failover late"
+BY_SENTINELS = "failover by sentinels"
 REPLICATION = "replication"
 PAUSE_MS = 5_000
 LAG_S = (0.05, 0.3)
@@ -54,15 +55,13 @@ class Failovers:
         on_switched: Callable[[], None],
     ) -> None:
         """Fail over until everything wanted was done."""
-        while not self._quota.is_done():
-            await asyncio.sleep(random_.uniform(*BETWEEN_S))
-            is_ahead = self._quota.share() > messages_done()
-            kind = None if is_ahead else self._quota.begin(random_, set())
-            if kind is None:
-                continue
-            counts = await self._fail_over(kind == WHOLE, random_)
-            on_switched()
-            self._quota.end(kind, is_done=True, counts=counts)
+        await until_done(
+            self._quota,
+            random_,
+            messages_done,
+            on_switched,
+            lambda kind: self._fail_over(kind == WHOLE, random_),
+        )
 
     async def _fail_over(self, is_whole: bool, random_: random.Random) -> bool:
         """Counts if entries that stood first before still stand there after."""
@@ -71,14 +70,14 @@ class Failovers:
             before = await self._lookout.look()
             await asyncio.to_thread(self._primary.call, "CLIENT", "PAUSE", PAUSE_MS, "WRITE")
             await asyncio.to_thread(catch_up, self._primary, self._replica)
-            cut_ms = _now_ms()
+            cut_ms = now_ms()
         else:
-            cut_ms = _now_ms()
+            cut_ms = now_ms()
             await self._proxy.hold(REPLICATION)
             await asyncio.sleep(random_.uniform(*LAG_S))
             before = await self._lookout.look()
         self._primary.kill()
-        died_ms = _now_ms()
+        died_ms = now_ms()
         await asyncio.sleep(0.005)  # ids of the new history are younger than those of the old
         await asyncio.to_thread(self._replica.promote)
         self._primary, self._replica = self._replica, self._primary
@@ -97,5 +96,25 @@ class Failovers:
         return bool(before and after and after.still(before.first))
 
 
-def _now_ms() -> int:
+async def until_done(
+    quota: Quota,
+    random_: random.Random,
+    messages_done: Callable[[], float],
+    on_switched: Callable[[], None],
+    fail_over: Callable[[str], Awaitable[bool]],
+) -> None:
+    """Fail over until everything wanted was done, no faster than messages are sent."""
+    while not quota.is_done():
+        await asyncio.sleep(random_.uniform(*BETWEEN_S))
+        is_ahead = quota.share() > messages_done()
+        kind = None if is_ahead else quota.begin(random_, set())
+        if kind is None:
+            continue
+        counts = await fail_over(kind)
+        on_switched()
+        quota.end(kind, is_done=True, counts=counts)
+
+
+def now_ms() -> int:
+    """By the clock that gives ids, too."""
     return int(time.time() * 1000)

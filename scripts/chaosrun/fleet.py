@@ -51,7 +51,10 @@ class Fleet:
         not_started: how many found no Redis at their start; a supervisor tries again.
     """
 
-    def __init__(self, proxy: Proxy, port: int, directory: Path, settings: list[str]) -> None:
+    def __init__(
+        self, proxy: Proxy, port: int, directory: Path, settings: list[str], url: str = ""
+    ) -> None:
+        """Let workers go to a port through the proxy, or by themselves to a URL."""
         self.workers: list[WorkerProcess] = []
         self.port = port
         self.exits: Counter[int] = Counter()
@@ -60,6 +63,7 @@ class Fleet:
         self._proxy = proxy
         self._directory = directory
         self._settings = settings
+        self._url = url
         self._started = 0
         self._processes: list[asyncio.subprocess.Process] = []
 
@@ -70,7 +74,7 @@ class Fleet:
         port = await self._proxy.open(name, self.port)
         command = [sys.executable, "-m", "wherry", "run"]
         command += ["scripts.chaosrun.application:application", "--app-dir", str(ROOT)]
-        command += ["--url", f"redis://127.0.0.1:{port}/0", "--durable-state"]
+        command += ["--url", self._url or f"redis://127.0.0.1:{port}/0", "--durable-state"]
         for setting in self._settings:
             command += ["--set", setting]
         environment = {

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from wherry import Client, StoreUnavailable
+from wherry import Client, NotReplicated, StoreUnavailable
 
 from .application import SHAPES
 from .journal import Journal, Sent
@@ -28,10 +28,15 @@ class Producer:
     Attributes:
         journal: what was accepted.
         repeated: how many messages were sent a second time on purpose.
+        unconfirmed: how often a message was sent again because too few replicas had it.
         other: what is wrong with answers to the producer.
     """
 
-    def __init__(self, client: Client, journal: Journal, messages: int, scopes: int) -> None:
+    def __init__(
+        self, client: Client, journal: Journal, messages: int, scopes: int, replicas: int = 0
+    ) -> None:
+        self._replicas = replicas
+        self.unconfirmed = 0
         self.journal = journal
         self.repeated = 0
         self.wrong: list[str] = []
@@ -83,7 +88,7 @@ class Producer:
         elif random_.random() < 0.1:
             options["expires_s"] = FAR_S
         sent = Sent("", number, kind, fails)
-        if drawn == "plain":
+        if drawn == "plain" and not self._replicas:
             await self._send_once(name, message, options, sent)
         else:
             await self._send_surely(name, message, options, sent)
@@ -109,11 +114,17 @@ class Producer:
         while True:
             try:
                 entry_id = await self._client.send(
-                    name, message, message_id=f"{name}:{sent.number}", **options
+                    name,
+                    message,
+                    message_id=f"{name}:{sent.number}",
+                    replicas=self._replicas,
+                    **options,
                 )
                 break
             except StoreUnavailable:
                 await asyncio.sleep(0.2)
+            except NotReplicated:
+                self.unconfirmed += 1
         log = self.journal.sent.get(name)
         if not log or log[-1].entry_id != entry_id:
             self.journal.accept(name, sent._replace(entry_id=entry_id))

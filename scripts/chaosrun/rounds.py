@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .failover import LATE, WHOLE
+from .failover import BY_SENTINELS, LATE, WHOLE
 
 MOST_MESSAGES = 250_000
 DEFAULT_LEASE_S = 6.0
@@ -30,6 +30,8 @@ class Round:
         at_once: how many faults at a time.
         faults: kind -> how many that count.
         failovers: the same for failovers; the server has a replica if there are any.
+        is_guarded: they are done by sentinels, which everybody asks.
+        replicas: how many must have a message for it to be accepted.
         seed: of all that is random.
     """
 
@@ -42,10 +44,32 @@ class Round:
     faults: Mapping[str, int]
     failovers: Mapping[str, int]
     seed: int
+    is_guarded: bool = False
+    replicas: int = 0
 
 
 def plan(options: argparse.Namespace) -> list[Round]:
-    """Rounds with the short lease, then one with the default lease, then one with failovers."""
+    """Rounds with the short lease, then one with the default lease, then one with failovers.
+
+    With sentinels there is one round alone: what else strikes needs the proxy.
+    """
+    if options.sentinel:
+        kills = max(1, options.failovers // 2)
+        return [
+            Round(
+                name="sentinel",
+                lease_s=options.lease,
+                messages=options.messages,
+                scopes=options.scopes,
+                workers=options.workers,
+                at_once=max(1, options.workers - 1),
+                faults={"kill": kills, "term": kills},
+                failovers={BY_SENTINELS: options.failovers},
+                seed=options.seed,
+                is_guarded=True,
+                replicas=options.replicas,
+            )
+        ]
     faults: dict[str, int] = {
         "kill": options.kills,
         "stop": options.stops,

@@ -18,7 +18,7 @@ from wherry.broker.embedded_files import find_binary
 from wherry.broker.streams import open_namespace
 from wherry.broker.wire import Keys
 
-from .answers import MAX_ATTEMPTS
+from .answers import FORGOTTEN, MAX_ATTEMPTS
 from .asking import ask
 from .checking import Checker
 from .failover import Failovers
@@ -26,6 +26,7 @@ from .faults import Faults, Field
 from .findings import Findings
 from .fleet import Fleet
 from .following import Follower, LiveReader, Seen
+from .guards import GuardedFailovers, Guards
 from .journal import Journal
 from .owning import Lookout
 from .producing import Producer
@@ -90,6 +91,7 @@ class Run:
         self._faults = Quota(round_.faults)
         self._failovers = Quota(round_.failovers)
         self._seen: Seen = {}
+        self._guards = Guards(directory, program)
         self._servers = (
             Server(directory / "server-1", program),
             Server(directory / "server-2", program),
@@ -107,7 +109,9 @@ class Run:
             if self._round.failovers:
                 replica.start()
             async with Proxy() as proxy, contextlib.AsyncExitStack() as stack:
-                fleet = Fleet(proxy, primary.port, directory, settings_of(self._round.lease_s))
+                url = self._guards.url if self._round.is_guarded else ""
+                settings = settings_of(self._round.lease_s)
+                fleet = Fleet(proxy, primary.port, directory, settings, url)
                 stack.push_async_callback(fleet.kill)
                 outcome.findings = await self._strain(proxy, fleet)
                 outcome.exits = fleet.exits
@@ -117,6 +121,7 @@ class Run:
                 for code, count in fleet.ended.items():
                     outcome.findings.blame("workers that ended unasked", f"{count} with {code}")
         finally:
+            self._guards.kill()
             primary.kill()
             replica.kill()
         for quota in (self._faults, self._failovers):
@@ -144,18 +149,17 @@ class Run:
     async def _strain(self, proxy: Proxy, fleet: Fleet) -> Findings:
         primary = self._servers[0]
         lookout = Lookout(primary.url, self._keys)
-        failovers = Failovers(self._servers, proxy, lookout, fleet, self._journal, self._failovers)
-        url = primary.url
-        if self._round.failovers:
-            url = f"redis://127.0.0.1:{await proxy.open('clients', primary.port)}/0"
-            await failovers.follow()
+        failovers, url = await self._prepare(proxy, fleet, lookout)
         link = open_store(primary.url).link()
         await open_namespace(link, self._keys, PARTITIONS)
         await link.aclose()
         for _ in range(self._round.workers):
             await fleet.start()
         async with Client(url, config=CONFIG) as client:
-            producer = Producer(client, self._journal, self._round.messages, self._round.scopes)
+            round_ = self._round
+            producer = Producer(
+                client, self._journal, round_.messages, round_.scopes, round_.replicas
+            )
             live = LiveReader(url, self._keys, producer.names, self._journal)
             self._seen = live.seen
             followers = {name: Follower() for name in producer.names[:FOLLOWED]}
@@ -192,14 +196,37 @@ class Run:
                 for task in watching:
                     task.cancel()
         await fleet.stop()
-        link = open_store(f"redis://127.0.0.1:{fleet.port}/0").link()
+        is_guarded = self._round.is_guarded
+        link = open_store(url if is_guarded else f"redis://127.0.0.1:{fleet.port}/0").link()
         findings = await Checker(link, self._journal, fleet.probes()).check(live, followers, asked)
         findings.figures["sent twice with one message id"] = producer.repeated
+        if self._round.replicas:
+            findings.figures["sent again for want of a replica"] = producer.unconfirmed
+            if forgotten := findings.figures[FORGOTTEN]:
+                findings.blame("lost", f"{forgotten} messages that a replica had confirmed")
         if not is_settled:
             findings.blame("lost", f"{self._journal.unfinished} unanswered for {SETTLE_S:g} s")
         await link.aclose()
         await lookout.aclose()
         return findings
+
+    async def _prepare(
+        self, proxy: Proxy, fleet: Fleet, lookout: Lookout
+    ) -> tuple[Failovers | GuardedFailovers, str]:
+        """Who fails over, and the URL of clients."""
+        primary = self._servers[0]
+        if self._round.is_guarded:
+            guarded = GuardedFailovers(
+                self._servers, self._guards, lookout, self._keys, self._journal, self._failovers
+            )
+            await guarded.follow()
+            return guarded, self._guards.url
+        failovers = Failovers(self._servers, proxy, lookout, fleet, self._journal, self._failovers)
+        if not self._round.failovers:
+            return failovers, primary.url
+        url = f"redis://127.0.0.1:{await proxy.open('clients', primary.port)}/0"
+        await failovers.follow()
+        return failovers, url
 
     def _share(self) -> float:
         """Part of the faults that is done."""

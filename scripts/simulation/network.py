@@ -20,6 +20,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from wherry.broker.connect import PooledLink, Store
+from wherry.broker.pools import Greet
+from wherry.broker.urls import parse_url
 
 from .agenda import SimulatedLoop, in_world
 from .points import kinds_of
@@ -269,26 +271,23 @@ class SimulatedStore(Store):
     __slots__ = ("_node",)
 
     def __init__(self, node: Node) -> None:
-        super().__init__("memory://simulation", memory=node.network.server)
+        super().__init__(parse_url("memory://simulation"), memory=node.network.server)
         self._node = node
 
     def link(self, *, answer_timeout_s: float | None = 10.0) -> PooledLink:
         """A link over the simulated network; redis-py does not retry, as in production."""
-        greeter: list[PooledLink] = []
 
-        async def greet(connection: Any) -> None:
-            await greeter[0].greet(connection)
+        def make(greet: Greet) -> aioredis.Redis:
+            pool = aioredis.ConnectionPool(
+                connection_class=Connection,
+                node=self._node,
+                server=self._node.network.server,
+                protocol=2,
+                retry=Retry(NoBackoff(), 0),
+                health_check_interval=0,
+                driver_info=None,
+                redis_connect_func=greet,
+            )
+            return aioredis.Redis.from_pool(pool)
 
-        pool = aioredis.ConnectionPool(
-            connection_class=Connection,
-            node=self._node,
-            server=self._node.network.server,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
-            driver_info=None,
-            redis_connect_func=greet,
-        )
-        link = PooledLink(aioredis.Redis.from_pool(pool), self.where)
-        greeter.append(link)
-        return link
+        return PooledLink(make, self.where)

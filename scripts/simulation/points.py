@@ -116,6 +116,8 @@ def kinds_of(commands: Sequence[Sequence[bytes]]) -> list[str]:
         return list(kinds)
     if name == b"CLIENT":
         kind = _CLIENT.get(first[1])
+    elif name == b"HMGET" and first[1].endswith(b"}:meta"):
+        kind = "meta"
     else:
         kind = _COMMANDS.get(name)
     return [kind] if kind else []

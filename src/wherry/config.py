@@ -74,6 +74,10 @@ class Config:
     drain_timeout_s: float = _setting(25.0, "seconds", "for running messages after SIGTERM")
     block_s: float = _setting(5.0, "seconds", "longest blocking read")
     socket_timeout_s: float = _setting(10.0, "seconds", "no answer for longer: reconnect")
+    start_wait_s: float = _setting(60.0, "seconds", "a worker waits so long for its Redis at first")
+    replicas_timeout_s: float = _setting(
+        1.0, "seconds", "longest wait for replicas, where a message is sent with replicas="
+    )
     lifespan: str = _setting("auto", "auto|on|off", "the application's lifespan protocol")
     lifespan_timeout_s: float = _setting(30.0, "seconds", "for start-up and for shutdown")
 
@@ -114,6 +118,7 @@ class Config:
             "idle_timeout_s",
             "end_grace_s",
             "retry_backoff_s",
+            "start_wait_s",
         }
         for setting in fields(self):
             value = getattr(self, setting.name)

@@ -53,6 +53,30 @@ class BacklogFull(WherryError):
         self.backlog = backlog
 
 
+class NotReplicated(WherryError):
+    """The message is accepted, and too few replicas are known to have it: it may be lost yet.
+
+    It will be handled, unless the server fails before a replica has it. Send it again with the
+    same ``message_id`` to have it confirmed; without one that would be another message.
+
+    Attributes:
+        entry_id: under which it was appended.
+        wanted: replicas asked for.
+        confirmed: those that had it in time.
+    """
+
+    def __init__(self, entry_id: EntryId, wanted: int, confirmed: int, reason: str = "") -> None:
+        """Name the entry, the replicas asked for and those that confirmed it, and why, if known."""
+        super().__init__(
+            f"entry {entry_id} is accepted, but {confirmed} of {wanted} replicas are known to have "
+            f"it{': ' if reason else ''}{reason}; send again with the same message_id, or see "
+            "whether the replicas are there"
+        )
+        self.entry_id = entry_id
+        self.wanted = wanted
+        self.confirmed = confirmed
+
+
 class MessageFailed(WherryError):
     """The message that was sent ended without an answer: it expired or was buried.
 

@@ -20,6 +20,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "HandlerTimeout",
         "MessageError",
         "MessageFailed",
+        "NotReplicated",
         "ReaderTooSlow",
         "RepliesTooLarge",
         "RepliesTrimmed",

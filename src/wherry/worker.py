@@ -15,15 +15,15 @@ from typing import Any, cast
 from .broker.connect import Store, open_store
 from .broker.history import Past
 from .broker.leases import Leases
-from .broker.scripts import Scripts, fit_scripts
-from .broker.streams import Meta, check_eviction, open_namespace
-from .broker.wire import Keys
+from .broker.scripts import Scripts
+from .broker.wire import Keys, Meta
 from .config import Config
 from .engine.leases import Balance
 from .errors import ScopeClosed, StoreError, StoreRefused, StoreUnavailable
 from .hooks import Hooks
 from .model import Application, Message
 from .runtime.about import About
+from .runtime.arrival import Arrival
 from .runtime.burials import Burials
 from .runtime.clock import Clock
 from .runtime.committer import Committer
@@ -120,7 +120,7 @@ class Worker(StatelessServer):
 
         Raises:
             StartupFailed: the application's lifespan failed.
-            StoreUnavailable: Redis cannot be reached at start.
+            StoreUnavailable: Redis has not answered for ``start_wait_s`` at start.
             StoreRefused: Redis refuses the login or a command at start.
             StoreIncompatible: this namespace, or this server, cannot be used.
         """
@@ -131,15 +131,18 @@ class Worker(StatelessServer):
             self._store.link(answer_timeout_s=timeout_s),
         )
         past = links.read.past = links.write.past = Past()
+        past.links = (links.read, links.write, links.command)
         try:
-            scripts = await fit_scripts(links.command, memory=self._store.is_memory)
-            await check_eviction(links.command)
-            keys = Keys(self._config.namespace)
-            meta = await open_namespace(links.command, keys, self._config.partitions)
-            self._holdings.partitions = meta.partitions
+            is_memory = self._store.is_memory
+            arrival = Arrival(links.command, self._config, self._hooks, is_memory=is_memory)
+            found = await arrival.reach(self._stop)
+            if found is None:
+                return
+            self._holdings.partitions = found.meta.partitions
             async with Lifespan(self.application, self._config, self._hooks) as lifespan:
                 self._tracked.scopes.lifespan_state = lifespan.state
-                parts = self._parts = self._build(links, scripts, keys, meta)
+                parts = self._parts = self._build(links, found.scripts, found.keys, found.meta)
+                parts.duties.about.lacks = found.lacks
                 if not self._is_overridden("application_send"):
                     self._tracked.outlet = parts.outbox.take
                 past.on_other = parts.duties.history_changed

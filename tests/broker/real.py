@@ -15,7 +15,7 @@ from wherry.broker.connect import Store
 from wherry.broker.deadletters import replay_letters
 from wherry.broker.leases import Claimed, renew_held
 from wherry.broker.scripts import Scripts
-from wherry.broker.streams import send_entries
+from wherry.broker.streams import SendTerms, send_entries
 from wherry.errors import StoreError, WherryError
 from wherry.model import Outgoing, Token
 
@@ -94,15 +94,9 @@ class Real:
         return self._run(self._tenure.leases("any").release(ZERO, token))
 
     def send(self, batch: Sequence[Outgoing], *, backlog: int, hours: int) -> list[str]:
-        answers = self._run(
-            send_entries(
-                self._tenure.link,
-                self.scripts.send,
-                self.keys,
-                {ZERO: batch},
-                backlog=backlog,
-                dedup_ttl_ms=hours * HOUR_MS,
-            )
+        terms = SendTerms(backlog=backlog, dedup_ttl_ms=hours * HOUR_MS)
+        answers, _ = self._run(
+            send_entries(self._tenure.link, self.scripts.send, self.keys, {ZERO: batch}, terms)
         )
         if isinstance(answers[ZERO], WherryError):
             raise answers[ZERO]

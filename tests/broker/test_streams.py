@@ -15,6 +15,7 @@ from wherry.broker.connect import Store, open_store
 from wherry.broker.history import Past
 from wherry.broker.link import Link
 from wherry.broker.streams import (
+    SendTerms,
     check_eviction,
     fetch_entries,
     load_states,
@@ -92,8 +93,9 @@ async def test_batch_with_a_damaged_message_id_is_appended_whole_or_not_at_all(s
     async with tenure(store) as held:
         await held.link.call("HSET", held.keys.sent(ZERO, "k"), "not", "ours")
         batch = [Outgoing(scope_id=ScopeId("s"), message=b"m", message_id=one) for one in ("", "k")]
-        answers = await send_entries(
-            held.link, held.scripts.send, held.keys, {ZERO: batch}, backlog=9, dedup_ttl_ms=1_000
+        terms = SendTerms(backlog=9, dedup_ttl_ms=1_000)
+        answers, _ = await send_entries(
+            held.link, held.scripts.send, held.keys, {ZERO: batch}, terms
         )
         assert isinstance(answers[ZERO], StoreError)
         assert await held.entries() == []
@@ -102,8 +104,9 @@ async def test_batch_with_a_damaged_message_id_is_appended_whole_or_not_at_all(s
 async def test_message_id_counts_within_one_batch(store: Store):
     async with tenure(store) as held:
         batch = [Outgoing(scope_id=ScopeId("s"), message=b"m", message_id="k")] * 2
-        answers = await send_entries(
-            held.link, held.scripts.send, held.keys, {ZERO: batch}, backlog=9, dedup_ttl_ms=1_000
+        terms = SendTerms(backlog=9, dedup_ttl_ms=1_000)
+        answers, _ = await send_entries(
+            held.link, held.scripts.send, held.keys, {ZERO: batch}, terms
         )
         (entry_id,) = await held.entries()
         assert answers == {ZERO: [entry_id, f"={entry_id}"]}

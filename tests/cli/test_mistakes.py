@@ -89,7 +89,10 @@ def test_unknown_key_in_pyproject(project: Project):
 def test_unreachable_redis(project: Project, arguments: tuple[str, ...]):
     with socket.socket() as taken:  # bound but not listening: refused, and nobody else gets it
         taken.bind(("127.0.0.1", 0))
-        variables = {"WHERRY_URL": f"redis://127.0.0.1:{taken.getsockname()[1]}/0"}
+        variables = {
+            "WHERRY_URL": f"redis://127.0.0.1:{taken.getsockname()[1]}/0",
+            "WHERRY_START_WAIT_S": "0",
+        }
         check(project, arguments, variables, 4, "cannot be reached")
 
 

@@ -13,7 +13,7 @@ from wherry.broker.connect import open_store
 from wherry.broker.entries import read_entry
 from wherry.broker.link import Link
 from wherry.broker.scripts import Scripts
-from wherry.broker.streams import RawEntry, read_streams, send_entries
+from wherry.broker.streams import RawEntry, SendTerms, read_streams, send_entries
 from wherry.broker.wire import Keys, pack
 from wherry.errors import StoreError, WherryError
 from wherry.model import BadEntry, Entry, EntryId, Outgoing, Partition, ScopeId
@@ -45,9 +45,8 @@ def outgoing(number: int, message_id: str = "") -> Outgoing:
 
 
 async def send(link: Link, *entries: Outgoing, backlog: int = 100) -> list[str] | WherryError:
-    answers = await send_entries(
-        link, Scripts().send, KEYS, {PARTITION: entries}, backlog=backlog, dedup_ttl_ms=60_000
-    )
+    terms = SendTerms(backlog=backlog, dedup_ttl_ms=60_000)
+    answers, _ = await send_entries(link, Scripts().send, KEYS, {PARTITION: entries}, terms)
     return answers[PARTITION]
 
 

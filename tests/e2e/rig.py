@@ -48,14 +48,15 @@ async def until(condition: Callable[[], Any], within_s: float = 15.0) -> Any:
 
 
 class Notes(Hooks):
-    """Keeps what a worker reports: texts of warnings, and what was in all of them."""
+    """Keeps what a worker reports, with what was in it; warnings also by themselves."""
 
-    __slots__ = ("errors", "said")
+    __slots__ = ("errors", "said", "warned")
 
     def __init__(self) -> None:
         super().__init__()
         self.said: list[tuple[str, dict[str, object]]] = []
         self.errors: list[BaseException] = []
+        self.warned: list[tuple[str, dict[str, object]]] = []
 
     def life(self, event: str, **data: object) -> None:
         self.said.append((event, data))
@@ -65,10 +66,11 @@ class Notes(Hooks):
 
     def warn(self, event: str, **data: object) -> None:
         self.said.append((event, data))
+        self.warned.append((event, data))
 
     def warn_once(self, event: str, **data: object) -> None:
         if not self.count(event):
-            self.said.append((event, data))
+            self.warn(event, **data)
 
     def failed(self, event: str, error: BaseException, **data: object) -> None:
         self.said.append((event, data))

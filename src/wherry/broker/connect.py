@@ -9,38 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import time
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote
 
 import fakeredis
-import redis
 import redis.asyncio as aioredis
 import redis.exceptions as redis_errors
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.retry import Retry as SyncRetry
 
-from ..errors import ConfigError
-from .connection import Endpoint
+from ..errors import WherryError
 from .embedded import EmbeddedStore, default_directory, open_embedded
 from .history import Past, read_history
 from .link import Argument, Command, Link
-from .mapping import map_error
+from .mapping import is_of_a_replica, map_error
 from .memory import MemoryServer, memory_server
-from .packing import async_pool, read_endpoint
-from .passwords import hide_password
+from .pools import Greet, Pools
+from .sentinels import check_primary
 from .single import SingleLink
+from .urls import Address, Kind, parse_url
 
-SCHEMES = ("redis", "rediss", "unix", "embedded", "memory")
-
-_CONNECT_TIMEOUT_S = 5.0
-
-# Redis-py leaves the keywords of these untyped.
-_sync_pool = cast("Callable[..., redis.ConnectionPool]", cast("Any", redis.ConnectionPool).from_url)
+_CONFIRM_S = 5.0
 
 
 @contextlib.contextmanager
@@ -61,19 +52,28 @@ def heeding_cancellation() -> Generator[None]:
 
 
 class PooledLink:
-    """Implements `wherry.broker.link.Link`, with as many connections as there are calls."""
+    """Implements `wherry.broker.link.Link`, with as many connections as there are calls.
 
-    __slots__ = ("_client", "_history", "_where", "client_id", "connects", "past")
+    Attributes:
+        only_primary: refuse to talk to a replica.
+    """
 
-    def __init__(self, client: aioredis.Redis, where: str) -> None:
-        """Take over a client; its answers are no longer reshaped."""
-        client.response_callbacks.clear()
-        self._client = client
+    __slots__ = (
+        "_client", "_history", "_is_astray", "_make", "_where",
+        "client_id", "connects", "only_primary", "past",
+    )  # fmt: skip
+
+    def __init__(self, make: Callable[[Greet], aioredis.Redis], where: str) -> None:
+        """Use clients that ``make`` makes, with what they are to do with each new connection."""
+        self._make = make
+        self._client = self._make_client()
         self._where = where
         self.connects = 0
         self.client_id: int | None = None
         self.past: Past | None = None
+        self.only_primary = False
         self._history: str | None = None
+        self._is_astray = False
 
     async def greet(self, connection: Any) -> None:
         """Run by redis-py on each new connection: count it, ask for its number, and name it.
@@ -82,6 +82,8 @@ class PooledLink:
             ConnectionError: once for each other history; the call was meant for the one before.
         """
         await connection.on_connect()
+        if self.only_primary:
+            await check_primary(connection)
         self.connects += 1
         self.client_id = None
         try:
@@ -93,7 +95,7 @@ class PooledLink:
             pass  # a user without the right to these is served all the same
         if self.past is not None:
             known, self._history = self._history, await read_history(connection)
-            self.past.meet(self._history)
+            await self.past.meet(self._history, self)
             if known not in (None, self._history):
                 raise redis_errors.ConnectionError("Redis was restarted or replaced")
 
@@ -103,6 +105,8 @@ class PooledLink:
             with heeding_cancellation():
                 return await cast("Any", self._client).execute_command(*command)
         except (redis_errors.RedisError, OSError) as error:
+            if is_of_a_replica(error):
+                await self.reconnect()
             raise map_error(error, self._where) from error
 
     async def calls(self, commands: Sequence[Command]) -> list[Any]:
@@ -115,10 +119,12 @@ class PooledLink:
                 answers = await pipeline.execute(raise_on_error=False)
         except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
-        return [
-            map_error(answer, self._where) if isinstance(answer, Exception) else answer
-            for answer in answers
+        answers = [
+            self._map(answer) if isinstance(answer, Exception) else answer for answer in answers
         ]
+        if self._is_astray:
+            await self.reconnect()
+        return answers
 
     async def subscribe(self, *channels: str) -> Subscription:
         """Listen to pub/sub channels on a connection of its own."""
@@ -129,6 +135,23 @@ class PooledLink:
         except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
         return Subscription(pubsub, self._where)
+
+    def _map(self, error: Exception) -> WherryError:
+        self._is_astray |= is_of_a_replica(error)
+        return map_error(error, self._where)
+
+    async def reconnect(self) -> None:
+        """See `wherry.broker.link.Link`."""
+        self._is_astray = False
+        # Not from a pool that is in use: a connection may be taken, or made, while it is closed.
+        pool, self._client = self._client.connection_pool, self._make_client()
+        await pool.update_active_connections_for_reconnect()
+        await pool.disconnect(inuse_connections=False)
+
+    def _make_client(self) -> aioredis.Redis:
+        client = self._make(self.greet)
+        client.response_callbacks.clear()  # answers are not reshaped
+        return client
 
     async def aclose(self) -> None:
         """See `wherry.broker.link.Link`."""
@@ -144,6 +167,14 @@ class Subscription:
         """Take over a subscribed pubsub object."""
         self._pubsub = pubsub
         self._where = where
+
+    async def confirm(self) -> None:
+        """Wait until the server has taken the subscription; raises as `PooledLink.call` does."""
+        try:
+            with heeding_cancellation():
+                await self._pubsub.get_message(timeout=_CONFIRM_S)
+        except (redis_errors.RedisError, OSError) as error:
+            raise map_error(error, self._where) from error
 
     async def next(self) -> tuple[str, bytes]:
         """Wait for the next message: its channel and what was published.
@@ -170,24 +201,37 @@ class Subscription:
 class SyncLink:
     """A link for the renewal thread: one blocking connection."""
 
-    __slots__ = ("_client", "_where")
+    __slots__ = ("_connect", "_connection", "_where")
 
-    def __init__(self, client: redis.Redis, where: str) -> None:
-        """Take over a client."""
-        cast("Any", client).response_callbacks.clear()
-        self._client = client
+    def __init__(self, connect: Callable[[], Any], where: str) -> None:
+        """Connect with the first call, and anew after each that failed.
+
+        Args:
+            connect: makes a connection of redis-py's; a pool would mend one that was lost by
+                itself, and go back to a server that is no primary any more.
+            where: the place, to be shown.
+        """
+        self._connection: Any = None
+        self._connect = connect
         self._where = where
 
     def call(self, *command: Argument) -> Any:
         """Send one command and return its answer; raises as a `Link` does."""
         try:
-            return cast("Any", self._client).execute_command(*command)
+            if self._connection is None:
+                self._connection = self._connect()
+            self._connection.send_command(*command)
+            return self._connection.read_response()
         except (redis_errors.RedisError, OSError) as error:
+            if not isinstance(error, redis_errors.ResponseError) or is_of_a_replica(error):
+                self.close()
             raise map_error(error, self._where) from error
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
 
 
 class Store:
@@ -199,22 +243,22 @@ class Store:
         unix_s: now, by this computer's clock, or by the store's own if it is in memory.
     """
 
-    __slots__ = ("_embedded", "_memory", "_url", "is_memory", "unix_s", "where")
+    __slots__ = ("_embedded", "_memory", "_pools", "is_memory", "unix_s", "where")
 
     def __init__(
         self,
-        url: str,
+        address: Address,
         *,
         memory: MemoryServer | None = None,
         embedded: EmbeddedStore | None = None,
     ) -> None:
         """Use `open_store`; this only keeps what that has found."""
-        self._url = url
+        self._pools = Pools(address)
         self._memory = memory
         self._embedded = embedded
         self.is_memory = memory is not None
         self.unix_s = time.time if memory is None else lambda: memory.unix_s()
-        self.where = hide_password(url)
+        self.where = address.shown
 
     def link(self, *, answer_timeout_s: float | None = 10.0) -> PooledLink:
         """A link with connections of its own, for one event loop.
@@ -223,27 +267,16 @@ class Store:
             answer_timeout_s: no answer for longer breaks the connection; for a blocking read
                 it must be above the time it blocks.
         """
-        greeter: list[PooledLink] = []
 
-        async def greet(connection: Any) -> None:
-            await greeter[0].greet(connection)
-
-        if self._memory is not None:
-            client: aioredis.Redis = fakeredis.FakeAsyncRedis(server=self._memory, protocol=2)
+        def make(greet: Greet) -> aioredis.Redis:
+            if self._memory is None:
+                return self._pools.client(answer_timeout_s, greet)
+            client = fakeredis.FakeAsyncRedis(server=self._memory, protocol=2)
             client.connection_pool.connection_kwargs["redis_connect_func"] = greet
-        else:
-            pool = async_pool(
-                self._url,
-                protocol=2,
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=answer_timeout_s,
-                socket_connect_timeout=_CONNECT_TIMEOUT_S,
-                health_check_interval=0,
-                redis_connect_func=greet,
-            )
-            client = aioredis.Redis.from_pool(pool)
-        link = PooledLink(client, self.where)
-        greeter.append(link)
+            return client
+
+        link = PooledLink(make, self.where)
+        link.only_primary = self._pools.only_primary
         return link
 
     def single_link(self, *, answer_timeout_s: float | None = 10.0) -> Link:
@@ -251,28 +284,17 @@ class Store:
         if self._memory is not None:
             return self.link(answer_timeout_s=answer_timeout_s)
         return SingleLink(
-            self._endpoint,
+            self._pools,
             self.where,
-            connect_timeout_s=_CONNECT_TIMEOUT_S,
             answer_timeout_s=answer_timeout_s,
         )
-
-    async def _endpoint(self) -> Endpoint:
-        return read_endpoint(self._url)
 
     def sync_link(self, *, answer_timeout_s: float = 5.0) -> SyncLink:
         """A blocking link with a connection of its own, for one thread."""
         if self._memory is not None:
-            return SyncLink(fakeredis.FakeRedis(server=self._memory, protocol=2), self.where)
-        pool = _sync_pool(
-            self._url,
-            protocol=2,
-            retry=SyncRetry(NoBackoff(), 0),
-            socket_timeout=answer_timeout_s,
-            socket_connect_timeout=_CONNECT_TIMEOUT_S,
-            health_check_interval=0,
-        )
-        return SyncLink(redis.Redis.from_pool(pool), self.where)
+            pool = fakeredis.FakeRedis(server=self._memory, protocol=2).connection_pool
+            return SyncLink(pool.make_connection, self.where)
+        return SyncLink(lambda: self._pools.blocking_connection(answer_timeout_s), self.where)
 
     def revive(self) -> None:
         """Start an embedded store's server again if it has ended; blocks.
@@ -292,36 +314,23 @@ class Store:
 def open_store(url: str, *, server_binary: str | None = None) -> Store:
     """Open the store of a URL; an embedded server is started if none runs.
 
-    ``redis://``, ``rediss://`` and ``unix://`` connect later, at first use. ``memory://NAME`` is
-    the same store for every caller in this process.
+    What is reached over a socket or by sentinels connects later, at first use. ``memory://NAME``
+    is the same store for every caller in this process.
 
     Raises:
-        ConfigError: not a URL that Wherry knows.
+        ConfigError: not a URL that Wherry knows, or a certificate of it cannot be used.
         StoreNotFound: no server binary for the embedded store.
         StoreRefused: the embedded store's directory belongs to somebody else.
         StoreUnavailable: the embedded server did not start.
     """
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme not in SCHEMES:
-        near = difflib.get_close_matches(scheme, SCHEMES, n=1)
-        hint = (
-            f"did you mean {near[0]}://?"
-            if near
-            else "use " + ", ".join(f"{name}://" for name in SCHEMES)
-        )
-        raise ConfigError(f"store URL {hide_password(url)!r} is not one that Wherry knows; {hint}")
-    if scheme == "memory":
-        return Store(url, memory=memory_server(rest))
-    if scheme == "embedded":
-        directory = Path(unquote(rest)) if rest else default_directory(Path.cwd())
+    address = parse_url(url)
+    if address.kind is Kind.MEMORY:
+        return Store(address, memory=memory_server(address.path))
+    if address.kind is Kind.EMBEDDED:
+        wanted = address.path
+        directory = Path(unquote(wanted)) if wanted else default_directory(Path.cwd())
         embedded = open_embedded(directory, binary=server_binary)
-        store = Store(f"unix://{embedded.socket_path}", embedded=embedded)
-        store.where = f"embedded://{embedded.directory}"
-        return store
-    try:
-        async_pool(url)
-    except (ValueError, TypeError) as error:
-        # Its text may hold a part of the password.
-        why = "quote special letters of the password, %2F for /" if "@" in url else str(error)
-        raise ConfigError(f"store URL {hide_password(url)!r} is malformed: {why}") from None
-    return Store(url)
+        shown = f"embedded://{embedded.directory}"
+        path = str(embedded.socket_path)
+        return Store(replace(address, kind=Kind.UNIX, path=path, shown=shown), embedded=embedded)
+    return Store(address)

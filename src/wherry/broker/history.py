@@ -6,10 +6,18 @@ decided before must not be written there: only leases and durable states would r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import redis.exceptions as redis_errors
+
+
+class Connected(Protocol):
+    """What the past asks of a link."""
+
+    async def reconnect(self) -> None:
+        """Close all connections, for the next call to make others."""
+        ...
 
 
 class Past:
@@ -17,20 +25,27 @@ class Past:
 
     Attributes:
         on_other: called when a server with another history is met, before anything is sent to it.
+        links: connections of the worker; they may still lead to the former server.
     """
 
-    __slots__ = ("_known", "on_other")
+    __slots__ = ("_known", "links", "on_other")
 
     def __init__(self) -> None:
         """Know none: the first that is met is taken for the right one."""
         self.on_other: Callable[[], None]
+        self.links: Sequence[Connected] = ()
         self._known: str | None = None
 
-    def meet(self, history: str) -> None:
+    async def meet(self, history: str, link: Connected) -> None:
         """A link has connected to a server with this history."""
         known, self._known = self._known, history
-        if known not in (None, history):
-            self.on_other()
+        if known in (None, history):
+            return
+        self.on_other()
+        # An old primary that goes on, cut off from the others, would be read for ever.
+        for other in self.links:
+            if other is not link:
+                await other.reconnect()
 
 
 async def read_history(connection: Any) -> str:

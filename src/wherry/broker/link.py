@@ -41,6 +41,10 @@ class Link(Protocol):
         """
         ...
 
+    async def reconnect(self) -> None:
+        """Close all connections, for the next call to make others; calls under way fail."""
+        ...
+
     async def aclose(self) -> None:
         """Close all connections; calls under way fail."""
         ...

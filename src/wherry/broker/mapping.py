@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import redis.exceptions as redis_errors
 
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
@@ -24,6 +26,14 @@ _LOGIN = {"NOAUTH", "WRONGPASS"}
 # Of servers without users, and of those that want no password.
 _NO_LOGIN = ("ERR invalid password", "ERR AUTH <password> called without", "ERR Client sent AUTH")
 _FULL = "ERR max number of clients reached"
+_READ_ONLY = "READONLY"
+# What OpenSSL makes of an answer that is no TLS.
+_NO_TLS = {
+    "WRONG_VERSION_NUMBER",
+    "UNKNOWN_PROTOCOL",
+    "RECORD_LAYER_FAILURE",
+    "PACKET_LENGTH_TOO_LONG",
+}
 # A right that is missing inside a script has no error code of its own.
 _REFUSALS = ("ACL failure in script", "user executing the script can't")
 
@@ -41,11 +51,13 @@ def map_error(error: Exception, where: str) -> WherryError:
         return StoreRefused(
             f"Redis at {where} refuses a command: {text}; grant it with ACL SETUSER"
         )
+    if refusal := _refusal_of_tls(error):
+        return StoreRefused(f"Redis at {where} {refusal}")
     if isinstance(error, redis_errors.ConnectionError | redis_errors.TimeoutError | OSError):
         return StoreUnavailable(f"Redis at {where} cannot be reached: {text}")
     if text.startswith(("NOAUTH", "WRONGPASS")):
         return StoreRefused(f"Redis at {where} wants a login: {text}; put it into the URL")
-    if _code_of(error, text) in _TRANSIENT:
+    if _code_of(error, text) in _TRANSIENT or is_of_a_replica(error):
         return StoreUnavailable(f"Redis at {where} cannot serve now: {text}")
     return StoreError(f"Redis at {where} answered: {text}")
 
@@ -61,9 +73,39 @@ def map_answer(text: str, where: str) -> WherryError:
         return StoreRefused(
             f"Redis at {where} refuses a command: {text}; grant it with ACL SETUSER"
         )
-    if code in _TRANSIENT or text.startswith(_FULL):
+    if code in _TRANSIENT or text.startswith(_FULL) or _READ_ONLY in text:
         return StoreUnavailable(f"Redis at {where} cannot serve now: {text}")
     return StoreError(f"Redis at {where} answered: {text}")
+
+
+def is_of_a_replica(error: Exception) -> bool:
+    """Whether an error says that the server is no primary any more: another one is to be asked.
+
+    Servers before 7.0 say it of a script in the midst of a sentence.
+    """
+    return isinstance(error, redis_errors.ReadOnlyError) or _READ_ONLY in str(error)
+
+
+def _refusal_of_tls(error: BaseException | None) -> str:
+    """What about TLS time does not mend, and the remedy; "" for any other trouble."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"has a certificate that is not trusted: {error.verify_message}; "
+            "name the file of its CA: ?ssl_ca_certs=FILE"
+        )
+    reason = error.reason or ""
+    if reason in _NO_TLS:
+        return "does not speak TLS; use the scheme without the s (redis://)"
+    if "ALERT" in reason and any(part in reason for part in ("CERT", "UNKNOWN_CA", "HANDSHAKE")):
+        return (
+            f"refuses the TLS connection: {reason.lower().replace('_', ' ')}; it may want a "
+            "certificate of ours: ?ssl_certfile=FILE&ssl_keyfile=FILE"
+        )
+    return ""
 
 
 def _code_of(error: Exception, text: str) -> str:

@@ -8,7 +8,6 @@ public methods are replaced.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
@@ -18,11 +17,8 @@ import redis.exceptions as redis_errors
 from redis.asyncio.connection import (
     AbstractConnection,
     UnixDomainSocketConnection,
-    parse_url,
 )
 from redis.typing import EncodableT
-
-from .connection import Endpoint
 
 # Its type says: a tuple of exactly one argument.
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", cast("Any", hiredis).pack_command)
@@ -100,20 +96,3 @@ def async_pool(url: str, **keywords: Any) -> aioredis.ConnectionPool:
     pool = cast("Any", aioredis.ConnectionPool).from_url(url, **keywords)
     pool.connection_class = _PACKED[pool.connection_class]
     return pool
-
-
-def read_endpoint(url: str) -> Endpoint:
-    """The server of a URL; raises ValueError or TypeError as redis-py does."""
-    options: dict[str, Any] = {**parse_url(url)}
-    tls: ssl.SSLContext | None = None
-    if options.pop("connection_class", None) is aioredis.SSLConnection:
-        tls = cast("Any", aioredis.SSLConnection(**options).ssl_context).get()
-    return Endpoint(
-        host="" if "path" in options else options.get("host", "localhost"),
-        port=options.get("port", 6379),
-        path=options.get("path", ""),
-        tls=tls,
-        username=options.get("username", ""),
-        password=options.get("password", ""),
-        database=options.get("db", 0),
-    )

@@ -11,4 +11,4 @@ def hide_password(url: str) -> str:
     login, at, place = rest.rpartition("@")
     user, colon, _ = login.partition(":")
     hidden = f"{scheme}{separator}{user}{colon}{'***' if colon else ''}{at}{place}"
-    return re.sub(r"([?&](?:ssl_)?password=)[^&#]*", r"\1***", hidden)
+    return re.sub(r"([?&](?:ssl_|sentinel_)?password=)[^&#]*", r"\1***", hidden)

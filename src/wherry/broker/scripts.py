@@ -55,8 +55,8 @@ class Scripts:
     """
 
     __slots__ = (
-        "answer", "backlog", "beat", "claim", "commit", "release", "renew", "replay", "send",
-        "survey", "unhold", "waiting"
+        "answer", "backlog", "beat", "claim", "commit",
+        "release", "renew", "replay", "send", "survey", "unhold", "waiting",
     )  # fmt: skip
 
     def __init__(self, *, allow_oom: bool = True, memory: bool = False) -> None:
@@ -81,6 +81,11 @@ class Scripts:
         self.unhold = Script(_read("unhold"))
         self.waiting = Script(_read("waiting"))
 
+    @property
+    def has_flags(self) -> bool:
+        """Whether the workers' scripts carry the flag."""
+        return self.commit.source.startswith(_ALLOW_OOM)
+
 
 async def fit_scripts(link: Link, *, memory: bool) -> Scripts:
     """The scripts as the server behind ``link`` takes them: asked, not guessed from a version."""
@@ -93,17 +98,26 @@ async def fit_scripts(link: Link, *, memory: bool) -> Scripts:
     return Scripts()
 
 
-async def run_many(link: Link, calls: Sequence[tuple[Script, Command]]) -> list[Any]:
+async def run_many(
+    link: Link, calls: Sequence[tuple[Script, Command]], last: Sequence[Command] = ()
+) -> list[Any]:
     """Run scripts in one write; errors stand in the answers, as with `Link.calls`.
 
     Those that the server did not know are sent again, whole, after the others: two calls
     whose order matters must not go into one write.
+
+    Args:
+        link: connection.
+        calls: the scripts, with their commands.
+        last: commands that come after them in each write; their answers follow.
     """
-    answers = await link.calls([command for _, command in calls])
+    answers = await link.calls([*(command for _, command in calls), *last])
     unknown = [index for index, answer in enumerate(answers) if is_unknown_script(answer)]
     if unknown:
-        again = await link.calls([calls[index][0].whole(calls[index][1]) for index in unknown])
-        for index, answer in zip(unknown, again, strict=True):
+        whole = [calls[index][0].whole(calls[index][1]) for index in unknown]
+        again = await link.calls([*whole, *last])
+        places = (*unknown, *range(len(calls), len(answers)))
+        for index, answer in zip(places, again, strict=True):
             answers[index] = answer
     return answers
 

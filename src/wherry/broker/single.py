@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import redis.exceptions as redis_errors
 
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 from .connection import Connection, Endpoint, ErrorAnswer, connect
 from .history import Past, name_history
 from .link import Argument, Command
-from .mapping import map_answer
+from .mapping import is_of_a_replica, map_answer, map_error
+from .pools import Pools
+from .sentinels import NO_PRIMARY, is_replica
 
 
 class SingleLink:
@@ -23,10 +27,9 @@ class SingleLink:
 
     __slots__ = (
         "_answer_timeout_s",
-        "_connect_timeout_s",
         "_connection",
         "_history",
-        "_locate",
+        "_pools",
         "_where",
         "client_id",
         "connects",
@@ -35,16 +38,14 @@ class SingleLink:
 
     def __init__(
         self,
-        locate: Callable[[], Awaitable[Endpoint]],
+        pools: Pools,
         where: str,
         *,
-        connect_timeout_s: float,
         answer_timeout_s: float | None,
     ) -> None:
-        """Connect, when it is needed, to where ``locate`` then says; ``where`` is shown."""
-        self._locate = locate
+        """Connect, when it is needed, to where ``pools`` then lead; ``where`` is shown."""
+        self._pools = pools
         self._where = where
-        self._connect_timeout_s = connect_timeout_s
         self._answer_timeout_s = answer_timeout_s
         self._connection: Connection | None = None
         self._history: str | None = None
@@ -63,7 +64,7 @@ class SingleLink:
         """See `wherry.broker.link.Link`."""
         connection = self._connection
         if connection is None or not connection.is_open:
-            connection = await self._connect()
+            connection = self._connection = await self._connect()
         return await self._ask(connection, commands)
 
     async def _ask(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
@@ -73,13 +74,20 @@ class SingleLink:
             raise self._unavailable(error) from error
         for index, answer in enumerate(answers):
             if isinstance(answer, ErrorAnswer):
+                if is_of_a_replica(answer):
+                    connection.close()
                 answers[index] = map_answer(str(answer), self._where)
         return answers
 
     async def _connect(self) -> Connection:
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                endpoint = await self._locate()
+            return await self._pools.reach(self._try)
+        except redis_errors.RedisError as error:  # of sentinels
+            raise map_error(error, self._where) from error
+
+    async def _try(self, endpoint: Endpoint) -> Connection:
+        try:
+            async with asyncio.timeout(self._pools.connect_timeout_s):
                 connection = await connect(endpoint)
         except OSError as error:
             raise self._unavailable(error) from error
@@ -88,7 +96,6 @@ class SingleLink:
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
         return connection
 
     async def _greet(self, connection: Connection, login: Sequence[Command]) -> None:
@@ -101,6 +108,8 @@ class SingleLink:
         questions: list[Command] = [("CLIENT", "ID"), ("CLIENT", "SETNAME", "wherry")]
         if self.past is not None:
             questions.append(("INFO",))
+        if self._pools.only_primary:
+            questions.append(("ROLE",))
         answers = await self._ask(connection, [*login, *questions])
         for place, answer in enumerate(answers):
             # A user without the right to the questions is served all the same.
@@ -109,19 +118,28 @@ class SingleLink:
                 isinstance(answer, WherryError) and not is_question
             ):
                 raise answer
+        if self._pools.only_primary:
+            role = answers.pop()
+            if isinstance(role, list) and is_replica(role):
+                raise self._unavailable(error := ConnectionError(NO_PRIMARY)) from error
         self.connects += 1
         client_id, _, *info = answers[len(login) :]
         self.client_id = client_id if isinstance(client_id, int) else None
         if self.past is not None:
             is_told = not isinstance(info[0], StoreError | StoreRefused)
             known, self._history = self._history, name_history(info[0]) if is_told else ""
-            self.past.meet(self._history)
+            await self.past.meet(self._history, self)
             if known not in (None, self._history):
                 raise self._unavailable(ConnectionError("Redis was restarted or replaced"))
 
-    def _unavailable(self, error: OSError) -> StoreUnavailable:
-        text = str(error) or type(error).__name__
-        return StoreUnavailable(f"Redis at {self._where} cannot be reached: {text}")
+    def _unavailable(self, error: OSError) -> WherryError:
+        return map_error(error, self._where)
+
+    async def reconnect(self) -> None:
+        """See `wherry.broker.link.Link`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     async def aclose(self) -> None:
         """See `wherry.broker.link.Link`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from ..config import DEFAULT_PARTITIONS
@@ -80,15 +81,30 @@ async def load_states(
     return loaded
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendTerms:
+    """How entries are appended.
+
+    Attributes:
+        backlog: most unfinished entries a partition may hold.
+        dedup_ttl_ms: how long a message id is remembered.
+        replicas: how many are waited for; 0 waits for none.
+        replicas_timeout_ms: longest wait for them.
+    """
+
+    backlog: int
+    dedup_ttl_ms: int
+    replicas: int = 0
+    replicas_timeout_ms: int = 0
+
+
 async def send_entries(
     link: Link,
     script: Script,
     keys: Keys,
     batches: Mapping[Partition, Sequence[Outgoing]],
-    *,
-    backlog: int,
-    dedup_ttl_ms: int,
-) -> dict[Partition, list[str] | WherryError]:
+    terms: SendTerms,
+) -> tuple[dict[Partition, list[str] | WherryError], int | WherryError]:
     """Append entries to several partitions in one write.
 
     Args:
@@ -96,35 +112,51 @@ async def send_entries(
         script: ``send.lua``.
         keys: of the namespace.
         batches: what goes to each partition, in order.
-        backlog: most unfinished entries a partition may hold.
-        dedup_ttl_ms: how long a message id is remembered.
+        terms: how.
 
     Returns:
         For each partition the ids: "" for what its bound refused, and "=" before the id of what
         was sent before; or the error that it answered, and then nothing was appended to it.
+        And how many replicas have all of it, 0 if none were waited for; or why nobody knows.
 
     Raises:
         StoreUnavailable: the connection broke; any of them may have been appended.
     """
     calls: list[tuple[Script, Command]] = []
+    last: list[Command] = []
     for partition, entries in batches.items():
-        names = [keys.entries(partition)]
-        arguments: list[Argument] = [backlog, dedup_ttl_ms]
-        for entry in entries:
-            if entry.message_id:
-                names.append(keys.sent(partition, entry.message_id))
-            # One argument for all names: packing arguments is most of a producer's work.
-            fields = outgoing_fields(entry)
-            arguments.append("".join(cast("list[str]", fields[::2])))
-            arguments += fields[1::2]
+        names, arguments = _pack_batch(keys, partition, entries, terms)
         calls.append((script, script.command(names, arguments)))
-    answers = await run_many(link, calls)
-    return {
+        if terms.replicas:
+            last += [("PEXPIRE", name, terms.dedup_ttl_ms) for name in names[1:]]
+    if terms.replicas:
+        # It waits for the last write of its own connection. What was sent before, over another
+        # one perhaps, is none; prolonging its message id is, and comes after it.
+        last.append(("WAIT", terms.replicas, terms.replicas_timeout_ms))
+    answers = await run_many(link, calls, last)
+    results: dict[Partition, list[str] | WherryError] = {
         partition: answer
         if isinstance(answer, WherryError)
         else [entry_id.decode() for entry_id in cast("list[bytes]", answer)]
-        for partition, answer in zip(batches, answers, strict=True)
+        for partition, answer in zip(batches, answers[: len(calls)], strict=True)
     }
+    return results, answers[-1] if terms.replicas else 0
+
+
+def _pack_batch(
+    keys: Keys, partition: Partition, entries: Sequence[Outgoing], terms: SendTerms
+) -> tuple[list[str], list[Argument]]:
+    """Keys and arguments of ``send.lua``."""
+    names = [keys.entries(partition)]
+    arguments: list[Argument] = [terms.backlog, terms.dedup_ttl_ms]
+    for entry in entries:
+        if entry.message_id:
+            names.append(keys.sent(partition, entry.message_id))
+        # One argument for all names: packing arguments is most of a producer's work.
+        fields = outgoing_fields(entry)
+        arguments.append("".join(cast("list[str]", fields[::2])))
+        arguments += fields[1::2]
+    return names, arguments
 
 
 async def open_namespace(link: Link, keys: Keys, wanted: int | None) -> Meta:
@@ -185,14 +217,17 @@ async def _read_meta(link: Link, keys: Keys, partitions: int) -> Meta:
         "partitions": partitions,
         "generation": secrets.token_hex(8),
     }
-    answers = await link.calls(
-        [("HSETNX", keys.meta, name, value) for name, value in fields.items()]
-        + [("HMGET", keys.meta, *fields)]
-    )
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    low, high, count, generation = (value.decode() for value in cast("list[bytes]", answers[-1]))
+    found = cast("list[bytes | None]", await link.call("HMGET", keys.meta, *fields))
+    if None in found:  # who only reads has no right to write it
+        answers = await link.calls(
+            [("HSETNX", keys.meta, name, value) for name, value in fields.items()]
+            + [("HMGET", keys.meta, *fields)]
+        )
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        found = answers[-1]
+    low, high, count, generation = (value.decode() for value in cast("list[bytes]", found))
     if not int(low) <= PROTOCOL <= int(high):
         raise StoreIncompatible(
             f"namespace {keys.namespace!r} speaks protocol {low} to {high}, this release speaks "

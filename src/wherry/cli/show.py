@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from ..broker.capabilities import MISSED
 from ..broker.connect import Store
 from ..broker.link import Link
 from ..broker.namespaces import read_namespace
@@ -113,6 +114,7 @@ def as_data(status: Status) -> dict[str, object]:
         "in_flight": status.total("in_flight"),
         "dead": status.dead,
         "free": status.free,
+        "lacks": lacks(status),
     }
 
 
@@ -147,6 +149,8 @@ def as_table(status: Status) -> str:
         ]
         titles = ["WORKER", "STATE", "PARTITIONS", "IN FLIGHT", "VERSION"]
         blocks.append(table(titles, rows, {0, 1, 4}))
+    if missed := lacks(status):
+        blocks.append(table(["REDIS LACKS", "SO"], [list(one) for one in missed.items()], {0, 1}))
     if status.partitions:
         blocks.append(partitions_table(status, with_head=False))
     return "\n\n".join(blocks)
@@ -183,6 +187,12 @@ def head(status: Status) -> str:
 def state_of(member: MemberInfo) -> str:
     """What a worker is at: running, paused or draining; "?" if it does not say."""
     return member.fields.get("state", "?")
+
+
+def lacks(status: Status) -> dict[str, str]:
+    """What the server lacks for some worker -> what is missed by that."""
+    said = {name for one in status.members for name in one.fields.get("lacks", "").split(",")}
+    return {name: missed for name, missed in MISSED.items() if name in said}
 
 
 def number(member: MemberInfo, field: str) -> int:

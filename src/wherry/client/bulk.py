@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import BacklogFull, MessageError, WherryError
+from ..errors import BacklogFull, MessageError, NotReplicated, WherryError
 from ..model import EntryId, Outgoing
 from ..tracing import current_headers
 from .envelope import Envelope, pack_envelope, pack_plain
@@ -22,13 +22,15 @@ _CHUNK_BYTES = 2**20
 _CHUNKS_AHEAD = 2
 
 
-async def send_many(sender: Sender, messages: Iterable[Item], session: Session) -> list[EntryId]:
+async def send_many(
+    sender: Sender, messages: Iterable[Item], session: Session, replicas: int
+) -> list[EntryId]:
     """Send messages; see `Client.send_many`."""
     order = Order()
     under_way: deque[Batch] = deque()
     accepted: list[EntryId | None] = []
     failure: WherryError | None = None
-    refused: BacklogFull | None = None
+    refused: BacklogFull | NotReplicated | None = None
     remaining = iter(messages)
     is_last = False
     trace = current_headers()
@@ -37,7 +39,7 @@ async def send_many(sender: Sender, messages: Iterable[Item], session: Session) 
             chunk, failure = _pack_chunk(remaining, session, trace)
             is_last = not chunk or failure is not None
             if chunk:
-                under_way.append(await sender.put(chunk, order))
+                under_way.append(await sender.put(chunk, order, replicas=replicas))
         if under_way and (is_last or len(under_way) >= _CHUNKS_AHEAD):
             batch = under_way.popleft()
             await batch.done
@@ -78,14 +80,18 @@ def _within(item: Item, trace: Mapping[str, Any]) -> Envelope:
     return replace(envelope, headers={**trace, **(envelope.headers or {})}) if trace else envelope
 
 
-def _collect(batch: Batch, accepted: list[EntryId | None]) -> BacklogFull | None:
-    """Note what became of a batch; the first refusal, if any."""
-    refused = None
+def _collect(batch: Batch, accepted: list[EntryId | None]) -> BacklogFull | NotReplicated | None:
+    """Note what became of a batch; the first refusal, or what else the caller must hear of."""
+    refused: BacklogFull | NotReplicated | None = None
     for result in batch.results:
         if isinstance(result, Sent):
             accepted.append(result.entry_id)
+        elif isinstance(result, NotReplicated):
+            accepted.append(result.entry_id)
+            refused = refused or result
         else:
             accepted.append(None)
-            if refused is None and isinstance(result, BacklogFull):
+            # What was refused weighs more than what may yet be lost.
+            if isinstance(result, BacklogFull) and not isinstance(refused, BacklogFull):
                 refused = result
     return refused

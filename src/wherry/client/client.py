@@ -38,6 +38,7 @@ from .replies import Replies, Wanted
 from .sending import Sender
 from .session import Session
 
+_MOST_REPLICAS = 1_000
 _ENTRY_ID = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 
 
@@ -91,7 +92,12 @@ class Client:
         self.dead_letters = DeadLetters(self._session)
 
     async def send(
-        self, scope_id: str, message: Mapping[str, Any], **options: Unpack[SendOptions]
+        self,
+        scope_id: str,
+        message: Mapping[str, Any],
+        *,
+        replicas: int = 0,
+        **options: Unpack[SendOptions],
     ) -> EntryId:
         """Send a message to a scope and return the id of its entry.
 
@@ -102,10 +108,13 @@ class Client:
         Args:
             scope_id: whom it is for: UTF-8, at most 512 bytes, not starting with ``~``.
             message: the ASGI event: a dict with a ``type``, and what msgpack knows.
+            replicas: return when so many replicas have it, too (``WAIT``), within
+                ``replicas_timeout_s``; what is sent in the same write waits as well.
             **options: see `SendOptions`.
 
         Raises:
             MessageError: the message cannot be sent as it is; nothing was sent.
+            NotReplicated: it was sent, and fewer replicas are known to have it.
             BacklogFull: the partition holds too many unfinished entries; nothing was sent.
             StoreUnavailable: it may or may not have been appended, as the text says. With a
                 ``message_id`` this comes only after trying again for 15 s, and sending it again
@@ -125,9 +134,9 @@ class Client:
         session = self._session.enter()
         envelope = Envelope(scope_id=scope_id, message=message, **options)
         entry = pack_envelope(envelope, session.config.message_bytes, session.unix_s())
-        return (await self._sender.send(entry)).entry_id
+        return (await self._sender.send(entry, replicas=_check_replicas(replicas))).entry_id
 
-    async def send_many(self, messages: Iterable[Item]) -> list[EntryId]:
+    async def send_many(self, messages: Iterable[Item], *, replicas: int = 0) -> list[EntryId]:
         """Send many messages in large writes; return the ids of their entries in the same order.
 
         Messages to one scope are handled in the order given. The iterable is consumed as the
@@ -135,13 +144,16 @@ class Client:
 
         Args:
             messages: pairs of scope id and message, or `Envelope` objects.
+            replicas: as in `send`, for all of them.
 
         Raises:
             WherryError: as `send` does. The error's ``accepted`` has, for each message taken so
                 far, the id of its entry, or None if it was refused or its fate is not known.
                 After `BacklogFull` that is all of them: only those of full partitions are missing.
+                After `NotReplicated` it is all of them, and none is missing.
         """
-        return await send_many(self._sender, messages, self._session.enter())
+        session = self._session.enter()
+        return await send_many(self._sender, messages, session, _check_replicas(replicas))
 
     async def request(
         self,
@@ -312,3 +324,9 @@ class Client:
         )
         limit_bytes = session.config.message_bytes
         return pack_envelope(envelope, limit_bytes, session.unix_s(), marks_end=True)
+
+
+def _check_replicas(replicas: int) -> int:
+    if not 0 <= replicas <= _MOST_REPLICAS:
+        raise MessageError(f"replicas is {replicas}; it must lie between 0 and {_MOST_REPLICAS}")
+    return replicas

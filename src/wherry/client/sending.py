@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..broker.streams import send_entries
-from ..errors import BacklogFull, ClientClosed, StoreUnavailable, WherryError
+from ..broker.streams import SendTerms, send_entries
+from ..errors import BacklogFull, ClientClosed, NotReplicated, StoreUnavailable, WherryError
 from ..model import EntryId, Outgoing, Partition
 from .session import Opened, Session
 from .tasks import Backoff
@@ -60,6 +60,7 @@ class Batch:
         left: how many are open.
         done: for the caller; cancelled when it has gone, and then what was not sent is not.
         order: shared with the caller's other batches.
+        replicas: how many are to have it.
     """
 
     entries: Sequence[Outgoing]
@@ -67,6 +68,7 @@ class Batch:
     left: int
     done: asyncio.Future[None]
     order: Order | None
+    replicas: int = 0
 
 
 class _Slot(NamedTuple):
@@ -92,7 +94,8 @@ class Sender:
     """Takes messages and writes them, many at once."""
 
     __slots__ = (
-        "_entrance", "_is_closing", "_room", "_session", "_size_bytes", "_task", "_waiting"
+        "_entrance", "_is_closing", "_replicas", "_room",
+        "_session", "_size_bytes", "_task", "_waiting",
     )  # fmt: skip
 
     def __init__(self, session: Session) -> None:
@@ -104,11 +107,15 @@ class Sender:
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_closing = False
+        self._replicas = 0  # most that any of what waits asked for
 
-    async def put(self, entries: Sequence[Outgoing], order: Order | None = None) -> Batch:
+    async def put(
+        self, entries: Sequence[Outgoing], order: Order | None = None, *, replicas: int = 0
+    ) -> Batch:
         """Queue messages behind all that were put before; waits while there is no room."""
         done = asyncio.get_running_loop().create_future()
-        batch = Batch(entries, [None] * len(entries), len(entries), done, order)
+        batch = Batch(entries, [None] * len(entries), len(entries), done, order, replicas)
+        self._replicas = max(self._replicas, replicas)
         # The lock is fair, and free it is taken without a pause: order of calls is kept.
         async with self._entrance:
             while not self._has_room():
@@ -124,13 +131,13 @@ class Sender:
             self._task = self._session.tasks.start(self._run(), "client:send")
         return batch
 
-    async def send(self, entry: Outgoing) -> Sent:
+    async def send(self, entry: Outgoing, *, replicas: int = 0) -> Sent:
         """Send one message.
 
         Raises:
             WherryError: what became of it instead.
         """
-        batch = await self.put([entry])
+        batch = await self.put([entry], replicas=replicas)
         await batch.done
         result = batch.results[0]
         assert result is not None, "a batch is done when each of its messages is settled"
@@ -161,6 +168,7 @@ class Sender:
                 await self._write(slots)
         finally:
             self._task = None
+            self._replicas = 0
             for slot in (*slots, *self._waiting):
                 if slot.batch.results[slot.place] is None:
                     slot.settle(ClientClosed("this client was closed while it sent the message"))
@@ -212,13 +220,12 @@ class Sender:
         if not chosen:
             return []
         try:
-            answers = await send_entries(
+            answers, confirmed = await send_entries(
                 opened.link,
                 opened.scripts.send,
                 self._session.keys,
                 {partition: [slot.entry for slot in slots] for partition, slots in chosen.items()},
-                backlog=config.backlog,
-                dedup_ttl_ms=int(config.dedup_ttl_s * 1000),
+                self._terms(),
             )
         except WherryError as error:
             return [
@@ -233,11 +240,24 @@ class Sender:
             for slot, entry_id in zip(slots, answer, strict=True):
                 if not entry_id:
                     slot.refuse(partition, config.backlog)
+                elif slot.batch.replicas:
+                    slot.settle(_confirm(EntryId(entry_id), slot.batch.replicas, confirmed))
                 elif entry_id[0] == "=":
                     slot.settle(Sent(EntryId(entry_id[1:]), is_new=False))
                 else:
                     slot.settle(Sent(EntryId(entry_id), is_new=True))
         return failures
+
+    def _terms(self) -> SendTerms:
+        config = self._session.config
+        # WAIT is silent meanwhile, and silence for longer than that breaks the connection.
+        wait_s = min(config.replicas_timeout_s, config.socket_timeout_s / 2)
+        return SendTerms(
+            backlog=config.backlog,
+            dedup_ttl_ms=int(config.dedup_ttl_s * 1000),
+            replicas=self._replicas,
+            replicas_timeout_ms=int(wait_s * 1000),
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -272,6 +292,16 @@ class _Failure:
         if self.slot.batch.order is not None:
             self.slot.batch.order.error = error
         self.slot.settle(error)
+
+
+def _confirm(answer: str, wanted: int, confirmed: int | WherryError) -> Sent | NotReplicated:
+    """What became of a message that replicas were to have."""
+    entry_id = EntryId(answer.removeprefix("="))
+    if isinstance(confirmed, WherryError):
+        return NotReplicated(entry_id, wanted, 0, str(confirmed))
+    if confirmed < wanted:
+        return NotReplicated(entry_id, wanted, confirmed)
+    return Sent(entry_id, is_new=answer[0] != "=")
 
 
 def _choose(

@@ -61,17 +61,24 @@ class SyncClient:
         return SyncDeadLetters(self._open)
 
     def send(
-        self, scope_id: str, message: Mapping[str, Any], **options: Unpack[SendOptions]
+        self,
+        scope_id: str,
+        message: Mapping[str, Any],
+        *,
+        replicas: int = 0,
+        **options: Unpack[SendOptions],
     ) -> EntryId:
         """Send a message to a scope and return the id of its entry; see `Client.send`."""
-        return self._open().run(lambda client: client.send(scope_id, message, **options))
+        return self._open().run(
+            lambda client: client.send(scope_id, message, replicas=replicas, **options)
+        )
 
-    def send_many(self, messages: Iterable[Item]) -> list[EntryId]:
+    def send_many(self, messages: Iterable[Item], *, replicas: int = 0) -> list[EntryId]:
         """Send many messages in large writes; see `Client.send_many`.
 
         The iterable is consumed in the background thread.
         """
-        return self._open().run(lambda client: client.send_many(messages))
+        return self._open().run(lambda client: client.send_many(messages, replicas=replicas))
 
     def request(
         self,

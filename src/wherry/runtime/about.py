@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from .holding import Holdings
@@ -14,9 +14,15 @@ _COUNTED = ("done", "retried", "dead")
 
 
 class About:
-    """Describes one run of a worker."""
+    """Describes one run of a worker.
 
-    __slots__ = ("_beat_s", "_began", "_busy", "_fixed", "_holdings", "_now_s", "_pool", "_rates")
+    Attributes:
+        lacks: what the server lacks, by the names in `wherry.broker.capabilities.MISSED`.
+    """
+
+    __slots__ = (
+        "_beat_s", "_began", "_busy", "_fixed", "_holdings", "_now_s", "_pool", "_rates", "lacks"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -38,6 +44,7 @@ class About:
             started_unix_s: now, as this computer says.
             now_s: monotonic clock.
         """
+        self.lacks: Sequence[str] = ()
         self._holdings = holdings
         self._pool = pool
         self._busy = busy
@@ -74,6 +81,7 @@ class About:
             "in_flight": str(in_flight),
             "instances": str(len(self._pool.lanes)),
             "busy": str(self._busy()),
+            "lacks": ",".join(self.lacks),
             **{name: str(count) for name, count in zip(_COUNTED, counts, strict=True)},
             **self._rates.fields,
         }

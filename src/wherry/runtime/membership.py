@@ -25,6 +25,8 @@ from .holding import Holding, Holdings
 from .outage import Outage
 
 EXPIRY_MARGIN_S = 0.02
+REFUSED_S = 60.0
+"""Who may not subscribe asks again so seldom."""
 Lease = tuple[str, int]
 """Owner ("" if released) and milliseconds left."""
 
@@ -134,7 +136,8 @@ class Membership:
                     await subscription.aclose()
             except (StoreUnavailable, StoreRefused, StoreError) as error:
                 self._hooks.detail("hints are not heard", reason=str(error))
-                await asyncio.sleep(self._config.beat_s)
+                is_away = isinstance(error, StoreUnavailable)
+                await asyncio.sleep(self._config.beat_s if is_away else REFUSED_S)
 
     async def _round(self, tasks: asyncio.TaskGroup) -> float:
         """One beat; returns the seconds until the next."""

@@ -9,7 +9,7 @@ local now = now_ms()
 local id, silence, standing = ARGV[1], tonumber(ARGV[2]), ARGV[6]
 redis.call('ZADD', KEYS[1], now, id)
 if standing ~= 'in' and redis.call('ZREM', KEYS[2], id) == 1 and standing == 'out' then
-  redis.call('PUBLISH', ARGV[7], 'left')
+  redis.pcall('PUBLISH', ARGV[7], 'left')
 end
 if standing ~= 'out' then
   redis.call('ZADD', KEYS[2], 'NX', now, id)

@@ -9,5 +9,5 @@ if ARGV[2] == '1' then
   redis.call('XDEL', KEYS[1], ARGV[1])
 end
 redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('PUBLISH', ARGV[4], 'unheld')
+redis.pcall('PUBLISH', ARGV[4], 'unheld')
 return 1

@@ -1,0 +1,215 @@
+"""TLS with an authority and client certificates of one's own, and what goes wrong with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from scripts.ports import free_port
+from tests.e2e.rig import QUICK, rig, working
+from tests.e2e.test_durable import DURABLE, totals
+from tests.servers import Server, available_servers
+from tests.servers_plugin import StartServer
+from tests.tls import Certificates, tls_before
+from wherry import Client, Config
+from wherry.broker.connect import open_store
+from wherry.errors import ConfigError, StoreRefused, WherryError
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+async def works(url: str) -> None:
+    """A worker, a client, and the renewing thread's kind of link."""
+    async with (
+        rig(url) as seen,
+        working(totals, url, **DURABLE),
+        Client(url, config=Config(**QUICK)) as client,
+    ):
+        await client.send("s", {"type": "n", "number": 2})
+        await seen.answered("s", 1)
+    assert await _ask_blocking(url) == b"PONG"
+
+
+async def _ask_blocking(url: str) -> object:
+    """In a thread: what answers is in this loop."""
+    blocking = open_store(url).sync_link()
+    try:
+        return await asyncio.to_thread(blocking.call, "PING")
+    finally:
+        blocking.close()
+
+
+async def refusal(url: str) -> WherryError:
+    """What all kinds of link say."""
+    said: list[StoreRefused] = []
+    store = open_store(url)
+    for link in (store.link(), store.single_link()):
+        with pytest.raises(StoreRefused) as raised:
+            await link.call("PING")
+        await link.aclose()
+        said.append(raised.value)
+    with pytest.raises(StoreRefused) as raised:
+        await _ask_blocking(url)
+    assert {str(one) for one in said} == {str(raised.value)}
+    return raised.value
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+async def test_worker_and_client_over_tls(
+    redis_server: Server, certificates: Certificates, scheme: str
+):
+    async with tls_before(redis_server.port, certificates.context()) as port:
+        await works(f"{scheme}://127.0.0.1:{port}/0{certificates.options()}")
+
+
+async def test_relative_paths_are_those_of_the_working_directory(
+    redis_server: Server,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    monkeypatch.chdir(certificates.directory)
+    async with tls_before(redis_server.port, certificates.context()) as port:
+        options = "?ssl_ca_certs=ca.pem&ssl_certfile=client.pem&ssl_keyfile=./client.key"
+        store = open_store(f"rediss://127.0.0.1:{port}{options}")
+        monkeypatch.chdir(tmp_path)
+        link = store.link()
+        assert await link.call("PING") == b"PONG"
+        await link.aclose()
+
+
+async def test_server_that_speaks_tls_itself(start_server: StartServer, certificates: Certificates):
+    name = next((name for name in available_servers() if _is_built_with_tls(name)), None)
+    if name is None:
+        pytest.skip("no server here is built with TLS")
+    port = free_port()
+    start_server(name, args=certificates.server_args(port))
+    await works(f"rediss://127.0.0.1:{port}/0{certificates.options()}")
+
+
+async def test_sentinel_and_server_over_tls(start_server: StartServer, certificates: Certificates):
+    """A sentinel names the place of the server as it sees it: here that of the proxy."""
+    server = start_server()
+    context = certificates.context()
+    async with tls_before(server.port, context) as port:
+        for sentinel_context, more in ((context, {}), (None, {"sentinel_ssl": "no"})):
+            async with _naming(port, sentinel_context) as place:
+                options = certificates.options(**more)
+                await works(f"rediss+sentinel://127.0.0.1:{place}/main{options}")
+
+
+async def test_certificate_that_is_not_trusted(redis_server: Server, certificates: Certificates):
+    async with tls_before(redis_server.port, certificates.context()) as port:
+        place = f"rediss://127.0.0.1:{port}/0"
+        for options in ("", certificates.options(ssl_ca_certs=certificates.other_ca)):
+            cause = str(await refusal(place + options))
+            assert "certificate that is not trusted" in cause
+            assert "?ssl_ca_certs=FILE" in cause
+
+
+async def test_certificate_of_another_host(redis_server: Server, certificates: Certificates):
+    context = certificates.context(certificates.elsewhere)
+    async with tls_before(redis_server.port, context) as port:
+        place = f"rediss://127.0.0.1:{port}/0"
+        cause = await refusal(place + certificates.options())
+        assert "127.0.0.1" in str(cause)
+        link = open_store(place + certificates.options(ssl_check_hostname="no")).link()
+        assert await link.call("PING") == b"PONG"
+        await link.aclose()
+
+
+async def test_server_that_speaks_no_tls():
+    """One that takes what it gets for a command; others wait for its end."""
+
+    serving: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.append(task)
+        with contextlib.suppress(ConnectionError):
+            await reader.read(1)
+            writer.write(b"-ERR unknown command\r\n")
+            await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        cause = await refusal(f"rediss://127.0.0.1:{port}/0")
+        await asyncio.wait(serving)
+    assert "does not speak TLS; use the scheme without the s" in str(cause)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"ssl_ca_certs": "none.pem"}, "ssl_ca_certs: {}/none.pem cannot be read: No such file"),
+        ({"ssl_ca_certs": "client.key"}, "does not hold certificates in PEM format"),
+        ({"ssl_ca_path": "none"}, "ssl_ca_path: {}/none cannot be read: no such directory"),
+        ({"ssl_certfile": "."}, "ssl_certfile: {} cannot be read: Is a directory"),
+        ({"ssl_certfile": "client.pem", "ssl_keyfile": "server.key"}, "the key that belongs to it"),
+        ({"ssl_certfile": "client.pem", "ssl_keyfile": "locked.key"}, "is ssl_password right?"),
+    ],
+)
+def test_file_that_cannot_be_used(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], told: str
+):
+    monkeypatch.chdir(certificates.directory)
+    _lock(certificates)
+    query = "&".join(f"{name}={value}" for name, value in options.items())
+    with pytest.raises(ConfigError) as raised:
+        open_store(f"rediss://h?{query}")
+    assert told.format(certificates.directory) in str(raised.value)
+
+
+async def test_key_with_a_password(redis_server: Server, certificates: Certificates):
+    key = _lock(certificates)
+    options = certificates.options(ssl_keyfile=key, ssl_password="locked")
+    async with tls_before(redis_server.port, certificates.context()) as port:
+        url = f"rediss://127.0.0.1:{port}{options}"
+        assert "=locked" not in open_store(url).where
+        await works(url)
+
+
+def _lock(certificates: Certificates) -> Path:
+    from cryptography.hazmat.primitives import serialization
+
+    _, path = certificates.client
+    key = serialization.load_pem_private_key(path.read_bytes(), None)
+    locked = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"locked"),
+    )
+    place = certificates.directory / "locked.key"
+    place.write_bytes(locked)
+    return place
+
+
+def _is_built_with_tls(name: str) -> bool:
+    return b"SSL_CTX_new" in available_servers()[name].read_bytes()
+
+
+@asynccontextmanager
+async def _naming(port: int, context: ssl.SSLContext | None) -> AsyncGenerator[int]:
+    """Stands in for a sentinel that names a port of this machine; yields its own."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(4096):
+            text = str(port)
+            writer.write(f"*2\r\n$9\r\n127.0.0.1\r\n${len(text)}\r\n{text}\r\n".encode())
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    async with listener:
+        yield listener.sockets[0].getsockname()[1]
