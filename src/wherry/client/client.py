@@ -125,11 +125,11 @@ class Client:
         if (tracer := find_tracer()) is not None:
             namespace, given = self._session.config.namespace, options.get("headers")
             with producing(tracer, namespace, scope_id, given) as options["headers"]:
-                return await self._send(scope_id, message, options)
-        return await self._send(scope_id, message, options)
+                return await self._send(scope_id, message, replicas, options)
+        return await self._send(scope_id, message, replicas, options)
 
     async def _send(
-        self, scope_id: str, message: Mapping[str, Any], options: SendOptions
+        self, scope_id: str, message: Mapping[str, Any], replicas: int, options: SendOptions
     ) -> EntryId:
         session = self._session.enter()
         envelope = Envelope(scope_id=scope_id, message=message, **options)
