@@ -66,7 +66,8 @@ class Outbox:
         if track is None or instance is None or track.holding.is_lost:
             raise ScopeClosed(f"scope {lane.scope_id!r} is not served here any more")
         delivery = instance.unfinished[0] if instance.unfinished else None
-        if message.get("type") in _OURS:
+        kind = message.get("type")
+        if type(kind) is str and kind in _OURS:
             return self._obey(track, instance, message)
         if "wherry" in message:
             delivery = _cause_of(instance, message)
