@@ -53,7 +53,7 @@ class Pools:
             tls=address.tls.context if address.tls else None,
             username=login.get("username", ""),
             password=login.get("password", ""),
-            database=login["db"],
+            database=login.get("db", 0),
         )
         if self._sentinels is not None:
             return await self._sentinels.reach(
