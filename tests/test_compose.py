@@ -219,7 +219,7 @@ class Containers:
         # Containers have an address each, where all may serve on one port.
         here = {"WHERRY_HTTP_HOST": "127.0.0.1", "WHERRY_HTTP_PORT": "0"}
         translated = {
-            name: here.get(name, value).replace("redis:6379", f"127.0.0.1:{self.port}")
+            name: str(here.get(name, value)).replace("redis:6379", f"127.0.0.1:{self.port}")
             for name, value in own.items()
         }
         kept = {name: os.environ[name] for name in ("HOME", "PYTHONPATH") if name in os.environ}
