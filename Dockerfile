@@ -5,7 +5,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN python -m venv /venv \
-    && /venv/bin/pip install --no-cache-dir --disable-pip-version-check '.[uvloop]' \
+    && /venv/bin/pip install --no-cache-dir --disable-pip-version-check '.[uvloop,metrics]' \
     && /venv/bin/pip uninstall --yes pip
 
 FROM python:3.13-slim

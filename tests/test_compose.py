@@ -90,10 +90,13 @@ def test_workers_can_be_scaled_and_drain_in_time():
     assert worker["depends_on"] == {"redis": {"condition": "service_healthy"}}
 
 
-def test_producer_runs_only_when_asked_for():
-    assert [name for name, one in compose()["services"].items() if "profiles" in one] == [
-        "producer"
-    ]
+def test_what_is_not_needed_runs_only_when_asked_for():
+    services = compose()["services"].items()
+    assert {name: one["profiles"] for name, one in services if "profiles" in one} == {
+        "producer": ["demo"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
+    }
 
 
 Instruction = tuple[str, str]
@@ -213,8 +216,10 @@ class Containers:
         own = {} if service == "redis" else dict(self.image["ENV"])
         own |= self.file["services"][service].get("environment", {})
         own.pop("PATH", None)
+        # Containers have an address each, where all may serve on one port.
+        here = {"WHERRY_HTTP_HOST": "127.0.0.1", "WHERRY_HTTP_PORT": "0"}
         translated = {
-            name: value.replace("redis:6379", f"127.0.0.1:{self.port}")
+            name: str(here.get(name, value)).replace("redis:6379", f"127.0.0.1:{self.port}")
             for name, value in own.items()
         }
         kept = {name: os.environ[name] for name in ("HOME", "PYTHONPATH") if name in os.environ}
