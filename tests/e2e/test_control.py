@@ -138,3 +138,18 @@ async def test_requests_are_answered_while_draining(redis_url: str):
             await end(open_store(redis_url), "test", worker.worker_id, Deed.STOP, 10.0)
             assert not worker.has_drained
         assert await seen.backlog() == 1
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        b'{"id": "00000000", "do": "scopes", "count": 1e999}',
+        b'{"id": "00000000", "do": "scope", "scope": "\\ud800"}',
+    ],
+)
+async def test_strange_request_ends_no_worker(redis_url: str, strange: bytes):
+    async with rig(redis_url) as seen, working(echo, redis_url):
+        assert await seen.link.call("PUBLISH", seen.keys.control, strange) == 1
+        assert (await shown(redis_url, "a")).scope_id == "a", "it was heard before this one"
+        await seen.send("a", 1)
+        await seen.answered("a", 1, 5)
