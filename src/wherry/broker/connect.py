@@ -7,10 +7,8 @@ loses the order of reads and doubles writes.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +20,7 @@ import redis.exceptions as redis_errors
 
 from ..errors import WherryError
 from .embedded import EmbeddedStore, default_directory, open_embedded
+from .heeding import heeding_cancellation
 from .history import Past, read_history
 from .link import Argument, Command, Link
 from .mapping import is_of_a_replica, map_error
@@ -32,23 +31,6 @@ from .single import SingleLink
 from .urls import Address, Kind, parse_url
 
 _CONFIRM_S = 5.0
-
-
-@contextlib.contextmanager
-def heeding_cancellation() -> Generator[None]:
-    """Raise the cancellation that redis-py may lose, whatever its call returned or raised.
-
-    It writes under `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that
-    comes in the tick of its result (https://github.com/python/cpython/issues/86296). A task
-    that is cancelled once and never again would run on for ever.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    try:
-        yield
-    finally:
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
 
 
 class PooledLink:
