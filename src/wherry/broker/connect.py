@@ -31,6 +31,8 @@ from .single import SingleLink
 from .urls import Address, Kind, parse_url
 
 _CONFIRM_S = 5.0
+_QUIET_S = 10.0
+"""A subscription over which nothing has come for so long is asked whether it lives."""
 
 
 class PooledLink:
@@ -116,7 +118,7 @@ class PooledLink:
                 await pubsub.subscribe(*channels)
         except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
-        return Subscription(pubsub, self._where)
+        return Subscription(pubsub, channels, self._where)
 
     def _map(self, error: Exception) -> WherryError:
         self._is_astray |= is_of_a_replica(error)
@@ -143,11 +145,12 @@ class PooledLink:
 class Subscription:
     """One pub/sub subscription."""
 
-    __slots__ = ("_pubsub", "_where")
+    __slots__ = ("_channels", "_pubsub", "_where")
 
-    def __init__(self, pubsub: Any, where: str) -> None:
-        """Take over a subscribed pubsub object."""
+    def __init__(self, pubsub: Any, channels: Sequence[str], where: str) -> None:
+        """Take over a pubsub object that is subscribed to these channels."""
         self._pubsub = pubsub
+        self._channels = channels
         self._where = where
 
     async def confirm(self) -> None:
@@ -161,16 +164,25 @@ class Subscription:
     async def next(self) -> tuple[str, bytes]:
         """Wait for the next message: its channel and what was published.
 
+        Where nothing is published nothing comes, over a connection of which only one half is alive
+        neither: so the server is asked from time to time whether it is there.
+
         Raises:
-            StoreUnavailable: the connection broke; subscribe again.
+            StoreUnavailable: the connection broke, or is silent; subscribe again.
         """
+        is_asked = False
         try:
             while True:
                 with heeding_cancellation():
-                    message = await self._pubsub.get_message(
-                        ignore_subscribe_messages=True, timeout=None
-                    )
-                if message is not None:
+                    message = await self._pubsub.get_message(timeout=_QUIET_S)
+                    if message is None:
+                        if is_asked:
+                            raise TimeoutError(f"no answer for {_QUIET_S:g} s")
+                        await self._pubsub.subscribe(*self._channels)  # who may do that once may again
+                        is_asked = True
+                        continue
+                is_asked = False
+                if message["type"] == "message":
                     return message["channel"].decode(), message["data"]
         except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
