@@ -178,7 +178,8 @@ class Subscription:
                     if message is None:
                         if is_asked:
                             raise TimeoutError(f"no answer for {_QUIET_S:g} s")
-                        await self._pubsub.subscribe(*self._channels)  # who may do that once may again
+                        # Not PING: who may subscribe may do that, and perhaps no more.
+                        await self._pubsub.subscribe(*self._channels)
                         is_asked = True
                         continue
                 is_asked = False
