@@ -40,11 +40,12 @@ class PooledLink:
 
     Attributes:
         only_primary: refuse to talk to a replica.
+        is_memory: what answers is in this process, and never half alive.
     """
 
     __slots__ = (
         "_client", "_history", "_is_astray", "_make", "_where",
-        "client_id", "connects", "only_primary", "past",
+        "client_id", "connects", "is_memory", "only_primary", "past",
     )  # fmt: skip
 
     def __init__(self, make: Callable[[Greet], aioredis.Redis], where: str) -> None:
@@ -56,6 +57,7 @@ class PooledLink:
         self.client_id: int | None = None
         self.past: Past | None = None
         self.only_primary = False
+        self.is_memory = False
         self._history: str | None = None
         self._is_astray = False
 
@@ -118,7 +120,8 @@ class PooledLink:
                 await pubsub.subscribe(*channels)
         except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
-        return Subscription(pubsub, channels, self._where)
+        quiet_s = None if self.is_memory else _QUIET_S
+        return Subscription(pubsub, channels, self._where, quiet_s)
 
     def _map(self, error: Exception) -> WherryError:
         self._is_astray |= is_of_a_replica(error)
@@ -145,10 +148,13 @@ class PooledLink:
 class Subscription:
     """One pub/sub subscription."""
 
-    __slots__ = ("_channels", "_pubsub", "_where")
+    __slots__ = ("_channels", "_pubsub", "_quiet_s", "_where")
 
-    def __init__(self, pubsub: Any, channels: Sequence[str], where: str) -> None:
+    def __init__(
+        self, pubsub: Any, channels: Sequence[str], where: str, quiet_s: float | None
+    ) -> None:
         """Take over a pubsub object that is subscribed to these channels."""
+        self._quiet_s = quiet_s
         self._pubsub = pubsub
         self._channels = channels
         self._where = where
@@ -174,10 +180,10 @@ class Subscription:
         try:
             while True:
                 with heeding_cancellation():
-                    message = await self._pubsub.get_message(timeout=_QUIET_S)
+                    message = await self._pubsub.get_message(timeout=self._quiet_s)
                     if message is None:
                         if is_asked:
-                            raise TimeoutError(f"no answer for {_QUIET_S:g} s")
+                            raise TimeoutError(f"no answer for {self._quiet_s} s")
                         # Not PING: who may subscribe may do that, and perhaps no more.
                         await self._pubsub.subscribe(*self._channels)
                         is_asked = True
@@ -272,6 +278,7 @@ class Store:
 
         link = PooledLink(make, self.where)
         link.only_primary = self._pools.only_primary
+        link.is_memory = self.is_memory
         return link
 
     def single_link(self, *, answer_timeout_s: float | None = 10.0) -> Link:
