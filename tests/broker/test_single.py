@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.proxy import proxy
 from tests.servers import Server
+from tests.servers_plugin import StartServer
 from wherry.broker.connect import open_store
 from wherry.broker.history import Past
 from wherry.broker.link import Link
@@ -183,3 +185,103 @@ async def test_store_in_memory_has_links_of_one_kind():
         assert await link.call("PING") in (b"PONG", True)
     finally:
         await link.aclose()
+
+
+@asynccontextmanager
+async def saying(answer: Callable[[bytes], bytes], pause_s: float = 0.0) -> AsyncGenerator[str]:
+    """A server that answers what is asked, given all at once, byte by byte if there is a pause."""
+
+    serving: set[asyncio.Task[None] | None] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
+        with contextlib.suppress(ConnectionError):
+            while asked := await reader.read(65_536):
+                said = answer(asked)
+                if not pause_s:
+                    writer.write(said)
+                    continue
+                for place in range(len(said)):
+                    writer.write(said[place : place + 1])
+                    await writer.drain()
+                    await asyncio.sleep(pause_s)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    for task in serving:  # whoever asked has closed its connection
+        assert task is not None
+        await task
+
+
+async def test_answer_that_keeps_coming_is_waited_for():
+    """Or a large read over a slow network would be begun again and again, and never end."""
+
+    def answer(asked: bytes) -> bytes:
+        return b":1\r\n+OK\r\n" if b"SETNAME" in asked else b"$40\r\n" + 40 * b"x" + b"\r\n"
+
+    async with saying(answer, 0.02) as url, single(url, answer_timeout_s=0.3) as link:
+        assert await link.call("GET", "k") == 40 * b"x"
+        assert link.connects == 1
+
+
+async def test_database_that_is_not_there_is_waited_for():
+    """A committer takes any other error for the end; redis-py says the same of its connections."""
+
+    def answer(asked: bytes) -> bytes:
+        return b"-ERR DB index is out of range\r\n:1\r\n+OK\r\n"
+
+    async with saying(answer) as url, single(f"{url}/9") as link:
+        with pytest.raises(StoreUnavailable, match="out of range"):
+            await link.call("PING")
+
+
+@asynccontextmanager
+async def sentinels(*named: int) -> AsyncGenerator[tuple[str, list[int]]]:
+    """As many sentinels as ports are given; each names the port that then stands in its place."""
+    ports = list(named)
+
+    def naming(place: int) -> Callable[[bytes], bytes]:
+        def answer(asked: bytes) -> bytes:
+            if b"GET-MASTER" not in asked:
+                return b"+OK\r\n" * asked.count(b"*")
+            port = str(ports[place])
+            return f"*2\r\n$9\r\n127.0.0.1\r\n${len(port)}\r\n{port}\r\n".encode()
+
+        return answer
+
+    async with contextlib.AsyncExitStack() as stack:
+        urls = [await stack.enter_async_context(saying(naming(n))) for n in range(len(ports))]
+        places = ",".join(url.removeprefix("redis://") for url in urls)
+        yield f"redis+sentinel://{places}/main", ports
+
+
+async def test_sentinels_that_disagree_cost_one_call(start_server: StartServer):
+    """One of them names the former primary still, which is alive, and no replica."""
+    old, new = start_server(), start_server()
+    others: list[str] = []
+    async with sentinels(old.port, old.port) as (url, ports), single(url) as link:
+        past = link.past = Past()
+        past.on_other, past.links = lambda: others.append("other"), (link,)
+        await link.call("SET", "which", "old")
+        ports[0] = new.port
+        await link.reconnect()
+        with pytest.raises(StoreUnavailable, match="restarted or replaced"):
+            await link.call("SET", "which", "new")
+        assert await link.call("GET", "which") is None
+        assert others == ["other"]
+
+
+async def test_cancellation_while_sentinels_are_asked_is_heeded(start_server: StartServer):
+    """Redis-py asks them, and its `asyncio.wait_for` forgets one that comes in its last tick."""
+    async with sentinels(start_server().port) as (url, _):
+        for ticks in range(40):
+            async with single(url) as link:
+                task = asyncio.create_task(link.call("PING"))
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
+                is_late = task.done()
+                task.cancel()
+                await asyncio.wait([task])
+                assert is_late or task.cancelled(), f"after {ticks} ticks"

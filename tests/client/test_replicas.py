@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -116,3 +117,28 @@ async def test_number_of_replicas_is_checked(redis_url: str, replicas: int):
             await client.send("a", say(0), replicas=replicas)
         with pytest.raises(MessageError, match="between 0 and"):
             await client.send_many([("a", say(0))], replicas=replicas)
+
+
+async def test_it_slows_others_only_in_the_write_that_they_share(redis_url: str):
+    """Two senders in turn: there is always something that waits, and the task never ends."""
+    is_over = False
+    sent = 0
+
+    async def plain(client: Client, scope: str) -> None:
+        nonlocal sent
+        while not is_over:
+            await client.send(scope, say(0))
+            sent += 1
+
+    async with Client(redis_url, config=QUICK) as client:
+        tasks = [asyncio.create_task(plain(client, "a"))]
+        await asyncio.sleep(0.02)
+        with pytest.raises(NotReplicated):
+            await client.send("b", say(1), replicas=1)
+        tasks.append(asyncio.create_task(plain(client, "c")))
+        await asyncio.sleep(0.5)
+        before = sent
+        await asyncio.sleep(1.0)
+        since, is_over = sent - before, True
+        await asyncio.gather(*tasks)
+    assert since > 100, f"{since} messages in a second"

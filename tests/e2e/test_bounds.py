@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import pytest
 
-from tests.e2e.rig import Notes, rig, until, working
+from tests.e2e.flaky import FlakyStore
+from tests.e2e.rig import Notes, echo, rig, until, working
 from tests.e2e.test_durable import DURABLE, running_totals, totals
 from wherry import Worker
 
@@ -299,3 +301,26 @@ async def test_busy_instances_are_never_ended_for_room(redis_url: str):
         await seen.send_many([(f"s{n % 50}", n) for n in range(200)])
         await seen.drained()
         assert cancelled == []
+
+
+class Measured(FlakyStore):
+    """Notes how much a read brings at most."""
+
+    most_bytes = 0
+
+    async def around_read(self, read: Callable[[], Awaitable[Any]]) -> Any:
+        answer = await read()
+        brought = [flat for _, entries in answer or () for _, flat in entries]
+        self.most_bytes = max(self.most_bytes, sum(len(one) for flat in brought for one in flat))
+        return answer
+
+
+async def test_read_of_large_messages_brings_about_as_much_as_there_is_room_for(redis_url: str):
+    """It is all in memory before the window counts it."""
+    store = Measured(redis_url)
+    async with rig(redis_url) as seen:
+        for n in range(300):
+            await seen.send(f"s{n % 40}", {"type": "n", "number": n, "pad": bytes(2**16)})
+        async with working(echo, cast("Any", store), in_flight_bytes=2**20):
+            await seen.drained(60)
+    assert store.most_bytes < 4 * 2**20

@@ -9,6 +9,8 @@ import pytest
 
 from tests.e2e.rig import echo, rig, until, working
 from tests.e2e.test_processes import MESSAGES, SCOPES, check, fleet, start
+from tests.proxy import proxy
+from wherry.broker import connect
 from wherry.broker.connect import open_store
 from wherry.broker.control import Deed, Order
 from wherry.cli.lookup import OneScope, Scopes, listing, showing
@@ -138,3 +140,34 @@ async def test_requests_are_answered_while_draining(redis_url: str):
             await end(open_store(redis_url), "test", worker.worker_id, Deed.STOP, 10.0)
             assert not worker.has_drained
         assert await seen.backlog() == 1
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        b'{"id": "00000000", "do": "scopes", "count": 1e999}',
+        b'{"id": "00000000", "do": "scope", "scope": "\\ud800"}',
+    ],
+)
+async def test_strange_request_ends_no_worker(redis_url: str, strange: bytes):
+    async with rig(redis_url) as seen, working(echo, redis_url):
+        assert await seen.link.call("PUBLISH", seen.keys.control, strange) == 1
+        assert (await shown(redis_url, "a")).scope_id == "a", "it was heard before this one"
+        await seen.send("a", 1)
+        await seen.answered("a", 1, 5)
+
+
+async def test_subscription_of_which_one_half_is_alive_is_made_anew(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As behind a NAT that has forgotten it: requests would never be heard again."""
+    monkeypatch.setattr(connect, "_QUIET_S", 0.3, raising=False)
+    port = int(redis_url.rpartition(":")[2].partition("/")[0])
+    async with proxy(port) as between, rig(redis_url) as seen, working(echo, between.url):
+        await seen.send("a", 1)
+        await seen.answered("a", 1)
+        between.swallows_answers = lambda wire: b"SUBSCRIBE" in wire.asked
+        assert await seen.link.call("PUBLISH", seen.keys.control, "lost") == 1
+        await asyncio.sleep(0.2)
+        between.heal()
+        assert (await shown(redis_url, "a")).has_answered

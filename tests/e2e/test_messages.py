@@ -189,6 +189,10 @@ MALFORMED: dict[str, tuple[Any, ...]] = {
     "expiry no number": ("s", "a", "m", packed(1), "x", "soon"),
     "mark no number": ("s", "a", "m", packed(1), "w", "-1"),
     "headers no map": ("s", "a", "m", packed(1), "h", b"\x01"),
+    "list as a key": ("s", "a", "m", b"\x82\xa4type\xa1n\x90\xc0"),
+    "map as a key of keys": ("s", "a", "m", packed(1), "c", b"\x81\x80\xc0"),
+    "list as a key of headers": ("s", "a", "m", packed(1), "h", b"\x81\x90\xc0"),
+    "deep scope type": ("s", "a", "m", packed(1), "c", b"\x81\xa4type" + b"\x91" * 990 + b"\xc0"),
 }
 
 

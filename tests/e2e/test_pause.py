@@ -254,3 +254,14 @@ async def test_suspect_is_not_probed_while_paused(redis_url: str):
             await set_paused(redis_url, paused=False)
             await seen.answered("suspect", 1)
         assert await seen.leftovers() == set()
+
+
+async def test_pause_that_was_written_by_hand_is_one_and_ends_no_worker(redis_url: str):
+    async with rig(redis_url) as seen, working(echo, redis_url):
+        await seen.link.call("HSET", seen.keys.meta, "paused", "yes")
+        await some_beats(seen)
+        await seen.send("a", 1)
+        await some_beats(seen)
+        assert await seen.backlog() == 1
+        await set_paused(redis_url, paused=False)
+        await seen.answered("a", 1)

@@ -7,10 +7,8 @@ loses the order of reads and doubles writes.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +20,7 @@ import redis.exceptions as redis_errors
 
 from ..errors import WherryError
 from .embedded import EmbeddedStore, default_directory, open_embedded
+from .heeding import heeding_cancellation
 from .history import Past, read_history
 from .link import Argument, Command, Link
 from .mapping import is_of_a_replica, map_error
@@ -32,23 +31,8 @@ from .single import SingleLink
 from .urls import Address, Kind, parse_url
 
 _CONFIRM_S = 5.0
-
-
-@contextlib.contextmanager
-def heeding_cancellation() -> Generator[None]:
-    """Raise the cancellation that redis-py may lose, whatever its call returned or raised.
-
-    It writes under `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that
-    comes in the tick of its result (https://github.com/python/cpython/issues/86296). A task
-    that is cancelled once and never again would run on for ever.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task is not None else 0
-    try:
-        yield
-    finally:
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
+_QUIET_S = 10.0
+"""A subscription over which nothing has come for so long is asked whether it lives."""
 
 
 class PooledLink:
@@ -56,11 +40,12 @@ class PooledLink:
 
     Attributes:
         only_primary: refuse to talk to a replica.
+        is_memory: what answers is in this process, and never half alive.
     """
 
     __slots__ = (
         "_client", "_history", "_is_astray", "_make", "_where",
-        "client_id", "connects", "only_primary", "past",
+        "client_id", "connects", "is_memory", "only_primary", "past",
     )  # fmt: skip
 
     def __init__(self, make: Callable[[Greet], aioredis.Redis], where: str) -> None:
@@ -72,6 +57,7 @@ class PooledLink:
         self.client_id: int | None = None
         self.past: Past | None = None
         self.only_primary = False
+        self.is_memory = False
         self._history: str | None = None
         self._is_astray = False
 
@@ -134,7 +120,8 @@ class PooledLink:
                 await pubsub.subscribe(*channels)
         except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
-        return Subscription(pubsub, self._where)
+        quiet_s = None if self.is_memory else _QUIET_S
+        return Subscription(pubsub, channels, self._where, quiet_s)
 
     def _map(self, error: Exception) -> WherryError:
         self._is_astray |= is_of_a_replica(error)
@@ -161,11 +148,15 @@ class PooledLink:
 class Subscription:
     """One pub/sub subscription."""
 
-    __slots__ = ("_pubsub", "_where")
+    __slots__ = ("_channels", "_pubsub", "_quiet_s", "_where")
 
-    def __init__(self, pubsub: Any, where: str) -> None:
-        """Take over a subscribed pubsub object."""
+    def __init__(
+        self, pubsub: Any, channels: Sequence[str], where: str, quiet_s: float | None
+    ) -> None:
+        """Take over a pubsub object that is subscribed to these channels."""
+        self._quiet_s = quiet_s
         self._pubsub = pubsub
+        self._channels = channels
         self._where = where
 
     async def confirm(self) -> None:
@@ -179,16 +170,26 @@ class Subscription:
     async def next(self) -> tuple[str, bytes]:
         """Wait for the next message: its channel and what was published.
 
+        Where nothing is published nothing comes, over a connection of which only one half is alive
+        neither: so the server is asked from time to time whether it is there.
+
         Raises:
-            StoreUnavailable: the connection broke; subscribe again.
+            StoreUnavailable: the connection broke, or is silent; subscribe again.
         """
+        is_asked = False
         try:
             while True:
                 with heeding_cancellation():
-                    message = await self._pubsub.get_message(
-                        ignore_subscribe_messages=True, timeout=None
-                    )
-                if message is not None:
+                    message = await self._pubsub.get_message(timeout=self._quiet_s)
+                    if message is None:
+                        if is_asked:
+                            raise TimeoutError(f"no answer for {self._quiet_s} s")
+                        # Not PING: who may subscribe may do that, and perhaps no more.
+                        await self._pubsub.subscribe(*self._channels)
+                        is_asked = True
+                        continue
+                is_asked = False
+                if message["type"] == "message":
                     return message["channel"].decode(), message["data"]
         except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
@@ -277,6 +278,7 @@ class Store:
 
         link = PooledLink(make, self.where)
         link.only_primary = self._pools.only_primary
+        link.is_memory = self.is_memory
         return link
 
     def single_link(self, *, answer_timeout_s: float | None = 10.0) -> Link:

@@ -62,7 +62,10 @@ class Endpoint:
 class Connection(asyncio.BufferedProtocol):
     """One socket, from `connect` to `close`; then make another."""
 
-    __slots__ = ("_answers", "_buffer", "_closed", "_reader", "_transport", "_waiter", "_wanted")
+    __slots__ = (
+        "_answers", "_buffer", "_closed", "_is_heard",
+        "_reader", "_timer", "_transport", "_waiter", "_wanted",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         """Use `connect`."""
@@ -71,6 +74,8 @@ class Connection(asyncio.BufferedProtocol):
         self._answers: list[Any] = []
         self._wanted = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_heard = False  # since the timer was set
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport | None = None
 
@@ -87,7 +92,8 @@ class Connection(asyncio.BufferedProtocol):
 
         Raises:
             OSError: the connection is closed, or broke; what was sent may have been carried out.
-            TimeoutError: no answer for ``timeout_s``.
+            TimeoutError: nothing came for ``timeout_s``. A large answer may take longer, as long as
+                it comes.
         """
         if self._transport is None:
             raise ConnectionError("the connection is closed")
@@ -95,7 +101,8 @@ class Connection(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         waiter = self._waiter = loop.create_future()
         self._answers, self._wanted = [], len(commands)
-        timer = None if timeout_s is None else loop.call_later(timeout_s, self._expire, timeout_s)
+        if timeout_s is not None:
+            self._expect(timeout_s)
         try:
             self._transport.write(b"".join([_pack(tuple(command)) for command in commands]))
             await waiter
@@ -104,11 +111,20 @@ class Connection(asyncio.BufferedProtocol):
             raise
         finally:
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
         return self._answers
 
+    def _expect(self, timeout_s: float) -> None:
+        self._is_heard = False
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(timeout_s, self._expire, timeout_s)
+
     def _expire(self, timeout_s: float) -> None:
+        if self._is_heard:
+            self._expect(timeout_s)
+            return
         self._fail(TimeoutError(f"no answer for {timeout_s:g} s"))
 
     def _fail(self, error: Exception) -> None:
@@ -142,6 +158,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See `asyncio.BufferedProtocol`."""
+        self._is_heard = True
         reader, answers = self._reader, self._answers
         reader.feed(cast("Any", self._buffer), 0, nbytes)  # its type asks for bytes
         try:

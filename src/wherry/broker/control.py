@@ -99,15 +99,17 @@ def read_request(data: bytes) -> Request | None:
         request_id = str(fields["id"])
         if not _REQUEST_ID.fullmatch(request_id):
             return None
+        scope = str(fields.get("scope", ""))
+        scope.encode()  # JSON can say what is no UTF-8, and such a scope belongs nowhere
         return Request(
             request_id=request_id,
             deed=Deed(fields["do"]),
             worker=str(fields.get("to", "")),
-            scope=str(fields.get("scope", "")),
+            scope=scope,
             order=Order(fields.get("order", "age")),
             count=max(1, min(MOST_ROWS, int(fields.get("count", 50)))),
         )
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

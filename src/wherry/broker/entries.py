@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from reprlib import repr as _shown  # short, and shallow, whatever a producer wrote
 from typing import Any, cast
 
 from msgpack import unpackb
@@ -145,7 +146,7 @@ def _check_scope_keys(packed: bytes) -> None:
         raise ValueError(f"field 'c' may not set {', '.join(forbidden)}")
     if keys.get("type", "channel") != "channel":
         raise ValueError(
-            f"field 'c' asks for scope type {keys['type']!r}; only 'channel' is served"
+            f"field 'c' asks for scope type {_shown(keys['type'])}; only 'channel' is served"
         )
 
 

@@ -11,6 +11,12 @@ from typing import Any, Protocol
 
 import redis.exceptions as redis_errors
 
+from ..errors import StoreUnavailable
+
+
+class OtherHistory(StoreUnavailable):
+    """The server that answers is not the one that a call was meant for; the next call is its."""
+
 
 class Connected(Protocol):
     """What the past asks of a link."""

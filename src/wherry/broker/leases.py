@@ -229,7 +229,7 @@ class Leases:
             meta=Meta(
                 partitions=int(partitions or self.meta.partitions), generation=generation.decode()
             ),
-            paused_unix_ms=int(paused or 0),
+            paused_unix_ms=read_pause(paused),
         )
 
     async def attempts(self, partitions: Sequence[Partition]) -> list[dict[EntryId, bytes]]:
@@ -274,6 +274,11 @@ class Leases:
         for answer in answers[:-1]:  # where PUBLISH is forbidden, the others notice by themselves
             if isinstance(answer, Exception):
                 raise answer
+
+
+def read_pause(paused: bytes | None) -> int:
+    """Since when; 1 for what is no number, by which whoever wrote it by hand wants to pause."""
+    return (int(paused) if paused.isdigit() else 1) if paused else 0
 
 
 def renew_command(

@@ -7,7 +7,7 @@ from typing import cast
 
 from ..model import AttemptsRow, EntryId, MemberInfo, Partition, PartitionInfo, ScopeId
 from .attempts import read_row
-from .leases import read_members, read_owners
+from .leases import read_members, read_owners, read_pause
 from .link import Link
 from .scripts import Scripts
 from .streams import read_partitions
@@ -171,6 +171,6 @@ async def _read_meta(link: Link, keys: Keys) -> tuple[int, str, int, int]:
     return (
         int(count or 0),
         (generation or b"").decode(),
-        int(paused or 0),
+        read_pause(paused),
         await read_redis_ms(link),
     )

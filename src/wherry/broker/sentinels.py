@@ -20,6 +20,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry as SyncRetry
 
 from ..errors import StoreUnavailable
+from .heeding import heeding_cancellation
+from .history import OtherHistory
 from .urls import Address
 
 NO_PRIMARY = "what it names is a replica"
@@ -72,9 +74,10 @@ class Sentinels:
         host, port = place
         connection = kind(host=host, port=port, retry=Retry(NoBackoff(), 0), **self._keywords)
         try:
-            await connection.connect()
-            await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
-            return self._read(await connection.read_response())
+            with heeding_cancellation():
+                await connection.connect()
+                await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
+                return self._read(await connection.read_response())
         except _REFUSED as error:
             raise _refusal(place, error) from error
         finally:
@@ -101,6 +104,7 @@ class Sentinels:
             AuthenticationError: a sentinel or a primary refuses the login.
             ConnectionError: no sentinel names a primary with which it does.
             StoreRefused: as the attempt says.
+            OtherHistory: likewise.
         """
         tried: set[Place] = set()
         reasons: list[str] = []
@@ -112,6 +116,11 @@ class Sentinels:
                 tried.add(place)
                 result = await attempt(place)
             except redis_errors.AuthenticationError:
+                raise
+            except OtherHistory:
+                # The next attempt finds it known. To ask the others now, who may name the former
+                # primary still, would be to change histories for ever.
+                self.praise(sentinel)
                 raise
             except (*_WRONG, StoreUnavailable) as error:
                 reasons.append(_reason(sentinel, error))

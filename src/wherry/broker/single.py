@@ -15,7 +15,7 @@ import redis.exceptions as redis_errors
 
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 from .connection import Connection, Endpoint, ErrorAnswer, connect
-from .history import Past, name_history
+from .history import OtherHistory, Past, name_history
 from .link import Argument, Command
 from .mapping import is_of_a_replica, map_answer, map_error
 from .pools import Pools
@@ -102,8 +102,9 @@ class SingleLink:
         """Log in, ask for the connection's number, name it, and look at the server's history.
 
         Raises:
-            StoreUnavailable: also once for each other history; the call was meant for the one
-                before.
+            StoreUnavailable: also for a login that fails otherwise than by a refusal.
+            OtherHistory: once for each other history; the call was meant for the one before.
+            StoreRefused: the login.
         """
         questions: list[Command] = [("CLIENT", "ID"), ("CLIENT", "SETNAME", "wherry")]
         if self.past is not None:
@@ -117,7 +118,8 @@ class SingleLink:
             if isinstance(answer, StoreUnavailable) or (
                 isinstance(answer, WherryError) and not is_question
             ):
-                raise answer
+                # A database that is not there, say: whoever is at work waits for it.
+                raise StoreUnavailable(str(answer)) if isinstance(answer, StoreError) else answer
         if self._pools.only_primary:
             role = answers.pop()
             if isinstance(role, list) and is_replica(role):
@@ -130,7 +132,7 @@ class SingleLink:
             known, self._history = self._history, name_history(info[0]) if is_told else ""
             await self.past.meet(self._history, self)
             if known not in (None, self._history):
-                raise self._unavailable(ConnectionError("Redis was restarted or replaced"))
+                raise OtherHistory(f"Redis at {self._where} was restarted or replaced")
 
     def _unavailable(self, error: OSError) -> WherryError:
         return map_error(error, self._where)

@@ -20,8 +20,8 @@ PROTOCOL = 1
 SCOPE_ID_BYTES = 512
 """Longest scope id."""
 
-NOT_MSGPACK = (msgpack.UnpackException, ValueError, RecursionError)
-"""What msgpack raises for bytes that are none of its own."""
+NOT_MSGPACK = (msgpack.UnpackException, ValueError, TypeError, RecursionError)
+"""What msgpack raises for bytes that are none of its own, and for a list or a map as a key."""
 
 _packer = msgpack.Packer(use_bin_type=True)
 _NOT_PACKABLE = (TypeError, ValueError, OverflowError, RecursionError)

@@ -107,7 +107,7 @@ class Sender:
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_closing = False
-        self._replicas = 0  # most that any of what waits asked for
+        self._replicas = 0  # most that was asked for since nothing waited; 0: nobody need look
 
     async def put(
         self, entries: Sequence[Outgoing], order: Order | None = None, *, replicas: int = 0
@@ -219,13 +219,16 @@ class Sender:
         config = self._session.config
         if not chosen:
             return []
+        wanted = 0
+        if self._replicas:
+            wanted = max(slot.batch.replicas for slots in chosen.values() for slot in slots)
         try:
             answers, confirmed = await send_entries(
                 opened.link,
                 opened.scripts.send,
                 self._session.keys,
                 {partition: [slot.entry for slot in slots] for partition, slots in chosen.items()},
-                self._terms(),
+                self._terms(wanted),
             )
         except WherryError as error:
             return [
@@ -248,14 +251,14 @@ class Sender:
                     slot.settle(Sent(EntryId(entry_id), is_new=True))
         return failures
 
-    def _terms(self) -> SendTerms:
+    def _terms(self, replicas: int) -> SendTerms:
         config = self._session.config
         # WAIT is silent meanwhile, and silence for longer than that breaks the connection.
         wait_s = min(config.replicas_timeout_s, config.socket_timeout_s / 2)
         return SendTerms(
             backlog=config.backlog,
             dedup_ttl_ms=int(config.dedup_ttl_s * 1000),
-            replicas=self._replicas,
+            replicas=replicas,
             replicas_timeout_ms=int(wait_s * 1000),
         )
 

@@ -46,7 +46,7 @@ class Selection:
         brought: entries that the last read brought.
     """
 
-    __slots__ = ("_backlogged", "_config", "_holdings", "brought", "window")
+    __slots__ = ("_backlogged", "_config", "_entry_bytes", "_holdings", "brought", "window")
 
     def __init__(self, config: Config, holdings: Holdings) -> None:
         """Choose among a worker's holdings."""
@@ -54,6 +54,8 @@ class Selection:
         self.brought = 0
         self._config = config
         self._holdings = holdings
+        # Mean of what was in hand after the last read; before the first each may be the largest.
+        self._entry_bytes = config.message_bytes
         self._backlogged: dict[Holding, None] = {}  # least recently read first
 
     def choose(self, turn: int, *, is_settling: bool) -> Choice | None:
@@ -86,12 +88,20 @@ class Selection:
             scopes = min(len(one.tracks) for one in backlogged)
             count = max(count, min(MAX_COUNT, free, scopes * self._config.scope_waiting // 4))
         chosen = backlogged[: max(1, min(BATCH, free) // count)]
+        count = max(1, min(count, self._affordable() // (len(quiet) + len(chosen))))
         first = turn % max(1, len(quiet))
         return Choice(
             {one: one.ledger.rewinds for one in (*quiet[first:], *quiet[:first], *chosen)},
             count,
             is_partial=len(chosen) < len(backlogged),
         )
+
+    def _affordable(self) -> int:
+        """How many entries, of the size of those in hand, there is room for.
+
+        A read brings them all before one of them is counted: large ones would not fit into memory.
+        """
+        return self.window.room().size_bytes // self._entry_bytes
 
     def is_outdated(self, choice: Choice) -> bool:
         """Whether a choice leaves out what can be read, or waits behind an old cursor."""
@@ -105,6 +115,9 @@ class Selection:
 
     def note(self, read: Collection[Holding], backlogged: Iterable[Holding]) -> None:
         """These were read, and of them these have more."""
+        in_hand, size_bytes = self._holdings.in_flight()
+        if in_hand:
+            self._entry_bytes = max(1, size_bytes // in_hand)
         if self._backlogged:
             for holding in read:
                 self._backlogged.pop(holding, None)
