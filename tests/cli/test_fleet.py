@@ -33,6 +33,7 @@ SHOWING = [
     ("workers", "ls"),
     ("scopes", "ls"),
     ("scopes", "show", "slow"),
+    ("top", "--once"),
 ]
 ACTING = [
     ("workers", "drain", "some"),
@@ -45,6 +46,8 @@ ON_NOTHING = [
     (("partitions",), 0, "nobody has used it yet"),
     (("workers", "ls"), 0, "nobody has used it yet"),
     (("scopes", "ls"), 0, "nobody has used it yet"),
+    (("top", "--once"), 0, "nobody has used it yet"),
+    (("top",), 2, "try wherry top --once"),
     (("scopes", "show", "a"), 2, "nobody has used namespace 'wherry'"),
     (("scopes", "show", "~a"), 2, "may not start with '~'"),
     (("scopes", "ls", "--by", "size"), 2, "order must be one of age, waiting, attempts"),

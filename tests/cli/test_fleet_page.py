@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import LIMIT_S, Project
+from tests.cli.terminals import terminal
+from tests.servers import wait_until
 from tests.servers_plugin import StartServer
 from tests.test_docs import ROOT, blocks
 from wherry.doctor.rights import ROLES, acl_of
 
 PAGE = "docs/commands.md"
-OURS = ("status", "partitions", "workers", "scopes", "pause", "resume")
+OURS = ("status", "partitions", "workers", "scopes", "top", "pause", "resume")
 EXAMPLE = "web-1-4711-5f3a9c"
-LOOKING = ("status", "partitions", "workers ls", "scopes ls", "scopes show alice")
+LOOKING = ("status", "partitions", "workers ls", "scopes ls", "scopes show alice", "top --once")
 
 
 def typed() -> list[list[str]]:
@@ -37,6 +39,13 @@ def viewer() -> list[str]:
     return [word for rule in rules for word in rule.split()]
 
 
+def press_q(project: Project, words: list[str]) -> None:
+    with terminal(project, *words) as shown:
+        wait_until(lambda: "q quit" in shown.written, "a picture", LIMIT_S)
+        shown.press(b"q")
+        assert shown.process.wait(LIMIT_S) == 0
+
+
 @pytest.mark.limit_s(120)
 def test_commands_do_what_the_page_says(tmp_path: Path, redis_url: str):
     project = Project(tmp_path, redis_url)
@@ -44,6 +53,9 @@ def test_commands_do_what_the_page_says(tmp_path: Path, redis_url: str):
         assert project.run("request", "alice", '{"type": "say"}').returncode == 0
         assert {words[0] for words in typed()} == set(OURS)
         for words in sorted(typed(), key=lambda words: words[:2] == ["workers", "drain"]):
+            if words[0] == "top" and "--once" not in words:
+                press_q(project, words)
+                continue
             name = worker.events[0]["worker"]
             done = project.run(*(name if one == EXAMPLE else one for one in words))
             assert done.returncode == 0, (words, done.stderr)

@@ -2,63 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pty
 import signal
-import subprocess
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import LIMIT_S, Project, command
+from tests.cli.commands import LIMIT_S, Project
+from tests.cli.terminals import ENTER, LEAVE, terminal
 from tests.servers import wait_until
 from tests.servers_plugin import StartServer
-
-ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-
-
-class Terminal:
-    """A command on a terminal of its own; what it writes is kept."""
-
-    def __init__(self, project: Project, *arguments: str) -> None:
-        self._screen, inner = pty.openpty()
-        self.process = subprocess.Popen(
-            command(*arguments),
-            cwd=project.directory,
-            env=project.environment(),
-            stdin=inner,
-            stdout=inner,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        os.close(inner)
-        os.set_blocking(self._screen, False)
-        self._written = b""
-
-    @property
-    def written(self) -> str:
-        # An error is the end: nobody writes to it any more.
-        with contextlib.suppress(OSError):
-            while part := os.read(self._screen, 65_536):
-                self._written += part
-        return self._written.decode()
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=LIMIT_S)
-        os.close(self._screen)
-
-
-@contextlib.contextmanager
-def terminal(project: Project, *arguments: str) -> Generator[Terminal]:
-    made = Terminal(project, *arguments)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.fixture

@@ -61,6 +61,28 @@ def partitions(
             tables.show(store, look, show.partitions_table, show.partitions_data, showing)
 
 
+@commands.command()
+def top(
+    *,
+    once: o.Once = False,
+    every: o.EveryLook = 2.0,
+    url: o.Url = None,
+    namespace: o.Namespace = None,
+    set_: o.Set = None,
+) -> None:
+    """Show the fleet live: rates, latencies, backlog, slow and full scopes; q quits."""
+    with reported():
+        settings = read({"url": url, "namespace": namespace}, set_)
+        from . import live
+
+        live.check_terminal(once=once)
+        with opened(settings) as store:
+            if once:
+                live.show_once(store, settings.config.namespace)
+            else:
+                live.run(store, settings.config.namespace, every)
+
+
 @workers.command("ls")
 def ls(
     *,

@@ -91,6 +91,10 @@ Watch = Annotated[bool, _option("--watch", help="Look again and again; Ctrl-C en
 Every = Annotated[
     float, _option(metavar="SECONDS", help="Between two looks with --watch.", min=0.1)
 ]
+EveryLook = Annotated[
+    float, _option("--every", metavar="SECONDS", help="Between two looks.", min=0.1)
+]
+Once = Annotated[bool, _option("--once", help="Print one picture; needs no terminal.")]
 WorkerId = Annotated[
     str, _argument(metavar="WORKER", help="Its id, or a part that no other worker has.")
 ]

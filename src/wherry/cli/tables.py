@@ -17,15 +17,12 @@ from typing import TypeVar, cast
 from ..broker.connect import Store
 from ..broker.link import Link
 from ..errors import StoreUnavailable
+from . import screen
 from .exits import complain
 
 WIDTH = 80
 
 Found = TypeVar("Found")
-
-# The alternate screen without a cursor: what was there before comes back when it is left.
-_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-_HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +62,7 @@ def show(
     Raises:
         WherryError: from ``look``; while watching from the first one, and any but an outage.
     """
-    with contextlib.suppress(AttributeError):  # a terminal that is not UTF-8 is no mistake
-        cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="replace")
+    forgive_letters()
 
     def text(found: Found) -> str:
         if not showing.as_json:
@@ -79,6 +75,12 @@ def show(
     # Ctrl-C cancels and raises the first, SIGTERM cancels.
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_watch(store, look, text, showing))
+
+
+def forgive_letters() -> None:
+    """Let what the terminal has no letters for become a question mark: that is no mistake."""
+    with contextlib.suppress(AttributeError):
+        cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="replace")
 
 
 def to_json(value: object, *, on_one_line: bool = False) -> str:
@@ -221,8 +223,7 @@ class _Draw:
         if len(lines) > size.lines:
             hidden = len(lines) - size.lines + 1
             lines[size.lines - 1 :] = [f"({hidden} more lines; the window is too low for them)"]
-        whole = f"{_REST_OF_LINE}\n".join(line[: size.columns] for line in lines)
-        print(f"{_HOME}{whole}{_REST_OF_LINE}{_REST_OF_SCREEN}", end="", flush=True)
+        screen.draw([line[: size.columns] for line in lines])
 
 
 @contextlib.contextmanager
@@ -232,8 +233,8 @@ def _screen(showing: Showing) -> Generator[_Draw]:
     if not in_place:
         yield _Draw(showing, in_place=False)
         return
-    print(_ENTER, end="", flush=True)
+    screen.enter()
     try:
         yield _Draw(showing, in_place=True)
     finally:
-        print(_LEAVE, end="", flush=True)
+        screen.leave()

@@ -22,9 +22,10 @@ _LOOK_S = 0.2
 
 _NUMBERS = (
     *("pid", "started", "up_ms", "partitions", "avoided", "can_claim", "in_flight"),
-    *("instances", "busy", "done", "retried", "dead"),
-    *("last_ms", "last_done", "last_retried", "last_dead"),
+    *("instances", "busy", "done", "retried", "dead", "expired", "replies"),
+    *("last_ms", "last_done", "last_retried", "last_dead", "last_expired", "last_replies"),
 )
+_MEASURED = ("queueing_p50_us", "queueing_p99_us", "handling_p50_us", "handling_p99_us")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ def as_data(status: Status) -> list[dict[str, object]]:
             "version": one.fields.get("version", ""),
             "owned": held(status, one),
             **{name: number(one, name) for name in _NUMBERS},
+            **{name: measured(one, name) for name in _MEASURED},
             "done_per_s": round(rate_of(one), 1),
         }
         for one in status.members
@@ -83,6 +85,11 @@ def rate_of(member: MemberInfo) -> float:
     """Messages per second that a worker finished between its last two beats."""
     length_ms = number(member, "last_ms")
     return number(member, "last_done") * 1000 / length_ms if length_ms else 0.0
+
+
+def measured(member: MemberInfo, field: str) -> int | None:
+    """What a worker measured between its last two beats; None if nothing came, or it does not."""
+    return number(member, field) if member.fields.get(field) else None
 
 
 async def end(store: Store, namespace: str, name: str, deed: Deed, wait_s: float) -> Ended:

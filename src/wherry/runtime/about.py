@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from .holding import Holdings
+from .latencies import Latencies
 from .pool import Pool
 
-_COUNTED = ("done", "retried", "dead")
+_COUNTED = ("done", "retried", "dead", "expired", "replies")
 
 
 class About:
@@ -18,10 +19,12 @@ class About:
 
     Attributes:
         lacks: what the server lacks, by the names in `wherry.broker.capabilities.MISSED`.
+        latencies: of messages, None: nobody measures them.
     """
 
     __slots__ = (
-        "_beat_s", "_began", "_busy", "_fixed", "_holdings", "_now_s", "_pool", "_rates", "lacks"
+        "_beat_s", "_began", "_busy", "_fixed", "_holdings", "_lately", "_now_s", "_pool",
+        "_rates", "lacks", "latencies",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +48,7 @@ class About:
             now_s: monotonic clock.
         """
         self.lacks: Sequence[str] = ()
+        self.latencies: Latencies | None = None
         self._holdings = holdings
         self._pool = pool
         self._busy = busy
@@ -58,6 +62,7 @@ class About:
         }
         self._began = now_s()
         self._rates = _Rates(now_s(), self._counts())
+        self._lately: dict[str, str] = {}
 
     def fields(self, *, can_claim: bool, state: str) -> dict[str, str]:
         """All of it, as text.
@@ -71,6 +76,8 @@ class About:
         # Hints make beats come close together: what two such saw is no rate.
         if now_s - self._rates.since_s >= self._beat_s / 2:
             self._rates.take(now_s, counts)
+            if self.latencies is not None:
+                self._lately = self.latencies.take()
         return {
             **self._fixed,
             "up_ms": str(int((now_s - self._began) * 1000)),
@@ -84,6 +91,7 @@ class About:
             "lacks": ",".join(self.lacks),
             **{name: str(count) for name, count in zip(_COUNTED, counts, strict=True)},
             **self._rates.fields,
+            **self._lately,
         }
 
     def _counts(self) -> tuple[int, ...]:

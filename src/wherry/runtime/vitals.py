@@ -16,6 +16,7 @@ from ..config import Config
 from ..model import Partition
 from .clock import Clock
 from .holding import Holdings
+from .latencies import Latencies
 from .meter import Meter
 from .parts import Links, Parts
 from .pool import Pool
@@ -67,6 +68,7 @@ class Vitals:
         if self.meter is None:
             self.meter = Meter(organs.clock)
         organs.parts.committer.meter = self.meter
+        organs.parts.duties.about.latencies = Latencies(self.meter)
         self.organs = organs
         return self.meter
 
