@@ -23,7 +23,9 @@ def draw(text: str, title: str) -> str:
     for line in lines:
         console.print(line, no_wrap=True, overflow="crop", highlight=False)
     svg = console.export_svg(title=title, unique_id="picture")
-    return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    # Some programs drop the spaces that a piece of text begins with, and columns with them.
+    return svg.replace("<svg ", '<svg xml:space="preserve" ', 1)
 
 
 if __name__ == "__main__":

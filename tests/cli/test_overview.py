@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,6 +166,14 @@ def test_what_is_missing_is_said_in_its_place():
         assert text in lines
     refused = view(slowest=None, fullest=None, scopes_note="Redis refuses a command")
     assert "Redis refuses a command" in drawn(refused)
+
+
+def test_picture_of_the_documentation_is_of_this_screen():
+    svg = (Path(__file__).parents[2] / "docs" / "top.svg").read_text("utf-8")
+    shown = html.unescape(re.sub(r"<[^>]*>", " ", svg)).replace("\xa0", " ").split()
+    titles = [word for line in drawn(view()) if line.isupper() for word in line.split()]
+    assert set(titles) <= set(shown)
+    assert "@font-face" not in svg
 
 
 def test_unused_namespace_says_so():

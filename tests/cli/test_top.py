@@ -19,7 +19,7 @@ from tests.servers_plugin import StartServer
 from wherry.cli.desk import faster, slower
 
 TOP = ("top", "--every", "0.1")
-SLOW = re.compile(r"^alice +[\d.]+ s +busy  alice +1 ", re.MULTILINE)
+SLOW = re.compile(r"^alice +[\d.]+ s  busy +alice +1 ", re.MULTILINE)
 WORKER = ("echo:app", "--partitions", "4", "--set", "beat_s=0.1")
 
 

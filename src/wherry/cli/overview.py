@@ -42,7 +42,11 @@ _WORKERS = (
     Column("HANDLE99", 8),
     Column("UP", 7, from_width=100),
 )
-_SLOWEST = (Column("SLOWEST", 0, is_left=True), Column("OLDEST", 7), Column("STATE", 8))
+_SLOWEST = (
+    Column("SLOWEST", 0, is_left=True),
+    Column("OLDEST", 7),
+    Column("STATE", 8, is_left=True),
+)
 _FULLEST = (Column("FULLEST", 0, is_left=True), Column("WAITING", 7), Column("TRIED", 5))
 _PARTITIONS = (
     Column("PARTITION", 9, is_left=True),
