@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from tests.cli.commands import Running
+from tests.e2e.rig import until
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +68,13 @@ async def say(address: str, data: bytes, within_s: float = 10.0) -> Answer:
 
 async def get(address: str | Path, path: str, within_s: float = 10.0) -> Answer:
     return await say(str(address), f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), within_s)
+
+
+async def turned(address: str, path: str, status: int, within_s: float) -> Answer:
+    """Wait until a probe answers with this status."""
+
+    async def has_turned() -> Answer | None:
+        answer = await get(address, path)
+        return answer if answer.status == status else None
+
+    return await until(has_turned, within_s)

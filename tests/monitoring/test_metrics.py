@@ -14,7 +14,7 @@ import pytest
 from tests.cli.commands import Project, Running
 from tests.e2e.rig import until
 from tests.examples.processes import ROOT
-from tests.monitoring.asking import Answer, address_of, get
+from tests.monitoring.asking import Answer, address_of, get, turned
 from wherry.client import Client, Envelope
 from wherry.monitoring.snapshot import METRICS
 
@@ -190,8 +190,8 @@ async def test_commands_of_the_page(redis_url: str, tmp_path: Path):
         for line in asked:
             command, _, expected = line.partition("#")
             path = command.split("9090")[1].strip()
-            answer = await get(address_of(worker), path)
-            assert answer.status == 200
+            # The first may be asked a moment before it is served.
+            answer = await turned(address_of(worker), path, 200, 10.0)
             assert expected.strip() in (answer.body.strip(), "for Prometheus")
     finally:
         await asyncio.to_thread(worker.kill)

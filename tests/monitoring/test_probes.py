@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import Project, Running
-from tests.e2e.rig import until
-from tests.monitoring.asking import Answer, address_of, get
+from tests.monitoring.asking import address_of, get, turned
 from tests.proxy import proxy
 from tests.servers import Server
 from wherry.client import Client
@@ -41,16 +40,6 @@ async def running(project: Project, *arguments: str) -> AsyncGenerator[Running]:
         yield worker
     finally:
         await asyncio.to_thread(worker.kill)
-
-
-async def turned(address: str, path: str, status: int, within_s: float) -> Answer:
-    """Wait until a probe answers with this status."""
-
-    async def has_turned() -> Answer | None:
-        answer = await get(address, path)
-        return answer if answer.status == status else None
-
-    return await until(has_turned, within_s)
 
 
 @pytest.mark.limit_s(90)
