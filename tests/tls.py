@@ -92,6 +92,13 @@ async def tls_before(port: int, context: ssl.SSLContext) -> AsyncGenerator[int]:
         if tasks:
             await asyncio.wait(list(tasks))
         await listener.wait_closed()
+        # Those that were refused, or are not through with their greeting: asyncio's own tasks.
+        own = {asyncio.current_task()}
+        greeting = [
+            task for task in asyncio.all_tasks() - own if "_accept_connection2" in repr(task)
+        ]
+        if greeting:
+            await asyncio.wait(greeting)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -226,6 +226,27 @@ def test_signal_that_a_finalizer_swallows_ends_the_worker_all_the_same(project: 
         assert '"event": "ready"' not in running.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_exit_code_is_the_commands_own_where_nothing_can_be_logged(project: Project):
+    """As when its terminal was closed, or the disk of its log is full."""
+    with open("/dev/full", "w") as full:
+        worker = subprocess.Popen(
+            command("run", "echo:app"),
+            cwd=project.directory,
+            env=project.environment(),
+            stderr=full,
+        )
+    try:
+        wait_until(
+            lambda: json.loads(project.run("status", "--json").stdout)["members"], "is up", LIMIT_S
+        )
+        worker.terminate()
+        assert worker.wait(LIMIT_S) == 0
+    finally:
+        worker.kill()
+        worker.wait()
+
+
 def test_commands_of_one_project_share_the_embedded_store(tmp_path: Path):
     project = Project(tmp_path)
     project.write("pyproject.toml", "[tool.wherry]\napp = 'echo:app'\npartitions = 4\n")

@@ -15,7 +15,7 @@ import typer
 from ..supervisor.parent import Parent
 from . import configuration, dlq, doctor, fleet, probes, purge, scopes
 from . import options as o
-from .exits import reported
+from .exits import let_go_of_logs, reported
 from .opening import opened, read
 from .settings import Value
 
@@ -38,7 +38,10 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; ends the process with the command's exit code."""
-    app(prog_name="wherry")
+    try:
+        app(prog_name="wherry")
+    finally:
+        let_go_of_logs()
 
 
 def _say_version(wanted: bool) -> None:

@@ -6,6 +6,7 @@ A mistake of the user's is one sentence on stderr; only a crash shows a tracebac
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -53,6 +54,23 @@ _CODES: tuple[tuple[type[WherryError], ExitCode], ...] = (
     (StoreRefused, ExitCode.REFUSED),
     (StoreIncompatible, ExitCode.INCOMPATIBLE),
 )
+
+
+def let_go_of_logs() -> None:
+    """Drop what a terminal that was closed cannot take any more, and what no log can.
+
+    Python would end the process with 120 instead of the command's own code.
+    https://docs.python.org/3/library/sys.html#sys.exit
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            if stream is sys.stdout and error.errno != errno.EIO:
+                raise  # an answer that was not written is an error
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 @contextlib.contextmanager
