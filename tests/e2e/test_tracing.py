@@ -114,7 +114,7 @@ def test_spans_of_one_message_belong_together(traced: Any):
     assert {one["kind"] for one in sent} == {"PRODUCER"}
     assert {one["kind"] for one in handled.values()} == {"CONSUMER"}
     by_scope = {one["attributes"]["wherry.scope"]: one for one in sent}
-    assert by_scope.keys() == {"asked", "retried", "alone"}
+    assert by_scope.keys() == {"asked", "retried", "alone", "cut off"}
     for (scope, attempt, _), one in handled.items():
         cause = by_scope.get(scope, caller)  # many have one cause, and no span each
         assert (one["trace"], one["parent"]) == (cause["trace"], cause["span"])
@@ -122,7 +122,9 @@ def test_spans_of_one_message_belong_together(traced: Any):
         assert one["attributes"]["messaging.message.id"]
     assert by_scope["asked"]["parent"] == caller["span"]
     assert by_scope["alone"]["parent"] == ""
-    assert len(handled) == 6
+    assert len(handled) == 8
+    # Of a message that was cut off by a lost lease the span is ended, too.
+    assert len([scope for scope, _, _ in handled if scope == "cut off"]) == 2
     work = [one for one in spans if one["name"] == "work"]
     assert {one["parent"] for one in work} == {one["span"] for one in handled.values()}
 
@@ -150,4 +152,4 @@ def test_lines_about_a_message_have_its_trace(traced: Any):
 
 
 def test_spans_do_not_keep_the_meter_from_its_turn(traced: Any):
-    assert traced["handled"] == 6
+    assert traced["handled"] == 8

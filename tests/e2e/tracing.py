@@ -19,13 +19,14 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.e2e.rig import QUICK
+from tests.e2e.rig import QUICK, rig
 from wherry import Client, Config, Worker
 from wherry.cli.logs import configure_logs, mark_where_traced
 from wherry.hooks import Hooks
 from wherry.runtime.vitals import Vitals
 
 APPLICATION = logging.getLogger("application")
+CUT_OFF = asyncio.Event()
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -37,6 +38,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             APPLICATION.warning("at work on %s", message["type"])
         if message["type"] == "bad" and message["wherry"]["attempt"] == 1:
             raise ValueError("no")
+        if message["type"] == "hang" and not CUT_OFF.is_set():
+            CUT_OFF.set()
+            await asyncio.Event().wait()
         await send({"type": "done", "seen": headers.get("traceparent", "")})
 
 
@@ -82,7 +86,13 @@ async def main(url: str) -> dict[str, Any]:
                 await client.send_many([("many", {"type": "good"})] * 2)
                 await client.send("retried", {"type": "bad"})
             await client.send("alone", {"type": "good"})
-            for scope, count in (("asked", 1), ("many", 2), ("retried", 1), ("alone", 1)):
+            await client.send("cut off", {"type": "hang"})
+            await CUT_OFF.wait()
+            async with rig(url) as seen:
+                lease = seen.keys.lease(seen.partition("cut off"))
+                await seen.link.call("HSET", lease, "token", "of somebody else", "expiry", "1")
+            answered = {"asked": 1, "many": 2, "retried": 1, "alone": 1, "cut off": 1}
+            for scope, count in answered.items():
                 found: list[Any] = []
                 async with asyncio.timeout(20):
                     async for reply in client.replies(scope, follow=True):

@@ -224,6 +224,13 @@ class Instance:
                 waiter.set_result(None)
                 return
 
+    def abandon(self) -> list[Delivery]:
+        """Let go of what is unfinished, and return it: somebody else begins it anew."""
+        abandoned, self.unfinished = self.unfinished, []
+        for delivery in abandoned:
+            delivery.stop_timer()
+        return abandoned
+
     def close(self) -> None:
         """Refuse further sends and wake everything that still waits."""
         self.is_closed = True

@@ -165,8 +165,7 @@ class Settlement:
         if lane is not None:
             items = lane.input_queue.drain()
             if lane.instance is not None:
-                items += lane.instance.unfinished
-                lane.instance.unfinished = []
+                items += lane.instance.abandon()
             in_hand |= {one.entry.id: one.entry.inbox for one in items if isinstance(one, Delivery)}
             self._pool.end(lane)
         if holding.tracks.get(track.scope_id) is track:
@@ -204,7 +203,7 @@ class Settlement:
             if lane is not None:
                 lane.input_queue.drain()
                 if lane.instance is not None:
-                    lane.instance.unfinished = []
+                    lane.instance.abandon()
                 self._pool.end(lane)
         self._holdings.changed.set()
         self.settled()
