@@ -94,6 +94,7 @@ class Pools:
             "protocol": 2,
             "socket_timeout": answer_timeout_s,
             "health_check_interval": 0,
+            "driver_info": None,  # no CLIENT SETINFO: a round trip, and a right to it
         }
 
 

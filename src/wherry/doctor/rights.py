@@ -44,7 +44,13 @@ class Role:
 
 _CHANNELS = ("{%}:released", "{%}:control")
 _EVERYTHING = ("{%}:*", "{%:*}:*")
-_UNBLOCK = {"client|unblock": "what others bring up is noticed up to block_s later"}
+_SLOWLY = "what others bring up is noticed up to block_s later"
+_CONNECTION = {
+    "client|id": _SLOWLY,
+    "client|unblock": _SLOWLY,
+    "client|setname": "its connections have no name in CLIENT LIST",
+    "role": "what a sentinel names is believed to be the primary",
+}
 ROLES: Mapping[str, Role] = {
     "worker": Role(
         does="run applications",
@@ -54,10 +60,8 @@ ROLES: Mapping[str, Role] = {
             "subscribe", "time", "zadd", "zrem", "zrange", "zrangebyscore", "llen", "rpush",
         ),
         patterns=_EVERYTHING,
-        helpful={
-            "info": "it is not noticed that Redis was restarted with older data",
-            "client|id": "changed partitions are read up to block_s later",
-        } | _UNBLOCK,
+        helpful={"info": "it is not noticed that Redis was restarted with older data"}
+        | _CONNECTION,
         channels=_CHANNELS,
     ),
     "producer": Role(
@@ -66,7 +70,7 @@ ROLES: Mapping[str, Role] = {
             *_META, *_SCRIPTS, "xlen", "xadd", "get", "set", "xread", "xdel", "del", "pexpire",
         ),
         patterns=("{%}:meta", "{%:*}:in", "{%:*}:sent:*", "{%:*}:out:~*"),
-        helpful=_UNBLOCK,
+        helpful={"wait": "sends with replicas= are never confirmed"} | _CONNECTION,
     ),
     "reader": Role(
         does="read and follow replies",
@@ -74,7 +78,7 @@ ROLES: Mapping[str, Role] = {
             *_META, "xread", "xrange", "xrevrange", "xinfo|stream", "time", "multi", "exec",
         ),
         patterns=("{%}:meta", "{%:*}:out:*"),
-        helpful=_UNBLOCK,
+        helpful=_CONNECTION,
     ),
     "operator": Role(
         does="watch, mend and purge",
@@ -84,7 +88,7 @@ ROLES: Mapping[str, Role] = {
             "scan", "unlink", "del", "blpop",
         ),
         patterns=_EVERYTHING,
-        helpful={"info": "doctor knows nothing of memory and persistence"},
+        helpful={"info": "doctor knows nothing of memory and persistence"} | _CONNECTION,
         channels=_CHANNELS,
     ),
 }  # fmt: skip
@@ -97,6 +101,7 @@ _OF_A_COMMAND = "permissions to run the"
 _HARMLESS: Mapping[str, Sequence[str]] = {
     "blpop": ("KEY", "no number"),
     "client|id": (),
+    "client|setname": ("wherry",),
     "client|unblock": ("0",),
     "del": ("KEY",),
     "eval": ("return 1", "0"),
@@ -118,12 +123,14 @@ _HARMLESS: Mapping[str, Sequence[str]] = {
     "pexpire": ("KEY", "no number"),
     "pttl": ("KEY",),
     "publish": ("CHANNEL", _HINT),
+    "role": (),
     "rpush": ("META", "no list"),
     "scan": ("0", "MATCH", "NONCE", "COUNT", "1"),
     "set": ("KEY", "", "NX", "XX"),
     "time": (),
     "type": ("KEY",),
     "unlink": ("KEY",),
+    "wait": ("0", "1"),
     "xadd": ("KEY", "MAXLEN", "no number", "*", "a", "b"),
     "xdel": ("KEY", "0-1"),
     "xinfo|stream": ("KEY",),
@@ -190,7 +197,7 @@ async def examine_rights(
         findings += about
     if not able and not wanted:
         text = f"{user} may play no part at all, neither worker nor producer, reader or operator"
-        findings.append(error("rights", text, "docs/commands.md has the ACL rules of each part"))
+        findings.append(error("rights", text, "docs/redis.md has the ACL rules of each part"))
     return findings
 
 
