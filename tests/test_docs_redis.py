@@ -18,7 +18,7 @@ from wherry import Client, Config, StoreRefused
 from wherry.broker.capabilities import MISSED
 from wherry.broker.connect import open_store
 from wherry.broker.namespaces import set_pause
-from wherry.broker.tls import TLS_OPTIONS
+from wherry.broker.options import TLS_OPTIONS
 from wherry.broker.urls import SCHEMES
 from wherry.broker.wire import Keys
 from wherry.cli.show import read_status

@@ -19,7 +19,9 @@ from tests.servers_plugin import StartServer
 from tests.tls import Certificates, tls_before
 from wherry import Client, Config
 from wherry.broker.connect import open_store
-from wherry.errors import ConfigError, StoreRefused, WherryError
+from wherry.broker.plain import PlainConnection
+from wherry.broker.urls import Address, parse_url
+from wherry.errors import ConfigError, StoreRefused, StoreUnavailable, WherryError
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +71,21 @@ async def test_worker_and_client_over_tls(
 ):
     async with tls_before(redis_server.port, certificates.context()) as port:
         await works(f"{scheme}://127.0.0.1:{port}/0{certificates.options()}")
+
+
+async def test_health_probe_over_tls(redis_server: Server, certificates: Certificates):
+    """It has connections of its own kind: they are made from the same options."""
+    async with tls_before(redis_server.port, certificates.context()) as port:
+        url = f"rediss://127.0.0.1:{port}/0"
+        address = parse_url(url + certificates.options())
+        assert await asyncio.to_thread(_ping, address) == [b"PONG"]
+        with pytest.raises(StoreUnavailable, match="certificate verify failed"):
+            await asyncio.to_thread(_ping, parse_url(url))
+
+
+def _ping(address: Address) -> list[object]:
+    with PlainConnection(address, within_s=10) as plain:
+        return plain.calls([("PING",)])
 
 
 async def test_relative_paths_are_those_of_the_working_directory(

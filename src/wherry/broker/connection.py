@@ -15,6 +15,7 @@ from typing import Any, cast
 import hiredis
 
 from .link import Command
+from .login import log_in
 
 # Its type says: a tuple of exactly one argument.
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", cast("Any", hiredis).pack_command)
@@ -48,15 +49,9 @@ class Endpoint:
     password: str = ""
     database: int = 0
 
-    def login(self) -> list[Command]:
-        """What a new connection must say first; each is answered by OK, or the login failed."""
-        commands: list[Command] = []
-        if self.password or self.username:
-            user = (self.username,) if self.username else ()
-            commands.append(("AUTH", *user, self.password))
-        if self.database:
-            commands.append(("SELECT", self.database))
-        return commands
+    def login(self) -> Sequence[Command]:
+        """See `wherry.broker.login.log_in`."""
+        return log_in(self.username, self.password, self.database)
 
 
 class Connection(asyncio.BufferedProtocol):

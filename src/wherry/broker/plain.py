@@ -11,12 +11,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
-from ..errors import ConfigError, StoreError, StoreRefused, StoreUnavailable
-from .passwords import hide_password
+from ..errors import StoreError, StoreRefused, StoreUnavailable
+from .login import log_in
+from .urls import Address, Kind
 
-SCHEMES = frozenset({"redis", "rediss", "unix", "embedded"})
+KINDS = frozenset({Kind.REDIS, Kind.UNIX, Kind.EMBEDDED})
 """Those of the stores that it reaches."""
 
 Words = Sequence[str | bytes | int]
@@ -30,28 +31,24 @@ class PlainConnection:
 
     __slots__ = ("_answers", "_socket", "_until_s", "_where")
 
-    def __init__(self, url: str, *, within_s: float) -> None:
+    def __init__(self, address: Address, *, within_s: float) -> None:
         """Connect and log in; all that is asked must be answered within so many seconds.
 
+        Args:
+            address: of one of `KINDS`.
+            within_s: counted from now.
+
         Raises:
-            ConfigError: not a URL of `SCHEMES`, or malformed.
             StoreUnavailable: nobody answers there.
             StoreRefused: the login is wrong, or none is given where one is wanted.
         """
-        self._where = hide_password(url)
+        self._where = address.shown
         self._until_s = time.monotonic() + within_s
-        try:
-            login, database = self._open(url)
-        except OSError as error:
-            raise self._unreachable(error) from error
-        except ValueError as error:
-            raise ConfigError(f"store URL {self._where!r} is malformed") from error
+        self._socket = self._connect(address)
         self._answers = cast("BinaryIO", self._socket.makefile("rb"))
-        first: list[Words] = [("AUTH", *login)] if login else []
-        # Not for the first one: a user may lack a right that is not needed.
-        first += [("SELECT", database)] if database not in ("", "0") else []
+        user, password = (address.login.get(name, "") for name in ("username", "password"))
         try:
-            for answer in self.calls(first):
+            for answer in self.calls(log_in(user, password, address.login.get("db", 0))):
                 if isinstance(answer, Exception):
                     raise answer
         except BaseException:
@@ -78,31 +75,21 @@ class PlainConnection:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _open(self, url: str) -> tuple[list[str], str]:
-        """Connect; returns the login ([user,] password) and the database."""
-        parts = urlsplit(url)
-        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        user = unquote(parts.username or "") or query.get("username", "")
-        password = unquote(parts.password or "") or query.get("password", "")
-        login = [*([user] if user else []), password] if password else []
-        if parts.scheme in ("unix", "embedded"):
-            path = unquote(parts.path)
-            if parts.scheme == "embedded":
-                path = str(_embedded_socket(unquote(url.partition("://")[2])))
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    def _connect(self, address: Address) -> socket.socket:
+        try:
+            if address.kind is not Kind.REDIS:
+                return _connect_unix(_socket_path(address), self._left_s())
+            place = address.places[0]
+            made = socket.create_connection(place, timeout=self._left_s())
+            if address.tls is None:
+                return made
             try:
-                self._patient()
-                self._socket.connect(path)
+                return address.tls.context.wrap_socket(made, server_hostname=place[0])
             except BaseException:
-                self._socket.close()
+                made.close()
                 raise
-            return login, query.get("db", "")
-        host = parts.hostname or "localhost"
-        address = (unquote(host), parts.port or 6379)
-        self._socket = socket.create_connection(address, timeout=self._left_s())
-        if parts.scheme == "rediss":
-            self._socket = _secure(self._socket, address[0], query)
-        return login, query.get("db", "") or parts.path.strip("/")
+        except OSError as error:
+            raise self._unreachable(error) from error
 
     def _read(self) -> Any:
         """One answer (https://redis.io/docs/latest/develop/reference/protocol-spec/, RESP2)."""
@@ -160,30 +147,22 @@ def _encode(words: Words) -> bytes:
     return b"*%d\r\n" % len(data) + b"".join(b"$%d\r\n%b\r\n" % (len(one), one) for one in data)
 
 
-def _embedded_socket(path: str) -> Path:
-    """Where the server of an embedded store listens; none is started and nothing is made."""
+def _connect_unix(path: str, within_s: float) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.settimeout(within_s)
+        made.connect(path)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _socket_path(address: Address) -> str:
+    """Where a server listens; that of an embedded store is not started, and nothing is made."""
+    if address.kind is Kind.UNIX:
+        return address.path
     from .embedded_files import default_directory, socket_path
 
-    directory = Path(path) if path else default_directory(Path.cwd())
-    return socket_path(directory.resolve())
-
-
-def _secure(plain: socket.socket, host: str, query: dict[str, str]) -> socket.socket:
-    """TLS as redis-py does it for the same URL."""
-    import ssl
-
-    wanted = query.get("ssl_cert_reqs", "required")
-    context = ssl.create_default_context(
-        cafile=query.get("ssl_ca_certs"), capath=query.get("ssl_ca_path")
-    )
-    if wanted == "none" or query.get("ssl_check_hostname", "true").lower() in ("false", "0", "no"):
-        context.check_hostname = False
-    if wanted == "none":
-        context.verify_mode = ssl.CERT_NONE
-    if "ssl_certfile" in query:
-        context.load_cert_chain(query["ssl_certfile"], query.get("ssl_keyfile"))
-    try:
-        return context.wrap_socket(plain, server_hostname=host)
-    except BaseException:
-        plain.close()
-        raise
+    directory = Path(unquote(address.path)) if address.path else default_directory(Path.cwd())
+    return str(socket_path(directory.resolve()))

@@ -12,18 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-
-_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-TLS_OPTIONS = (
-    *_FILES,
-    "ssl_ca_path",
-    "ssl_cert_reqs",
-    "ssl_check_hostname",
-    "ssl_ciphers",
-    "ssl_min_version",
-    "ssl_password",
-)
-"""Options of a URL, named as redis-py's keywords are."""
+from .options import TLS_FILES, read_switch
 
 _DEMANDS = {
     "none": ssl.CERT_NONE,
@@ -31,12 +20,6 @@ _DEMANDS = {
     "required": ssl.CERT_REQUIRED,
 }
 _VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
-_SWITCHES = {"1": True, "true": True, "yes": True, "on": True} | {
-    "0": False,
-    "false": False,
-    "no": False,
-    "off": False,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +48,9 @@ def read_tls(options: Mapping[str, str]) -> Tls:
     found["ssl_check_hostname"] = demand != "none" and read_switch(
         options, "ssl_check_hostname", default=True
     )
-    for name in (*_FILES, "ssl_ca_path"):
+    for name in (*TLS_FILES, "ssl_ca_path"):
         if name in options:
-            found[name] = str(_find(name, options[name], is_file=name in _FILES))
+            found[name] = str(_find(name, options[name], is_file=name in TLS_FILES))
     if "ssl_keyfile" in found and "ssl_certfile" not in found:
         raise ConfigError("ssl_keyfile is the key of a certificate; give that, too: ssl_certfile")
     for name in ("ssl_password", "ssl_ciphers"):
@@ -79,20 +62,6 @@ def read_tls(options: Mapping[str, str]) -> Tls:
             raise ConfigError(f"ssl_min_version is {version!r}; write {' or '.join(_VERSIONS)}")
         found["ssl_min_version"] = _VERSIONS[version]
     return Tls(keywords=found, context=_load(found))
-
-
-def read_switch(options: Mapping[str, str], name: str, *, default: bool) -> bool:
-    """A switch, written as anywhere in Wherry's settings.
-
-    Raises:
-        ConfigError: it is neither on nor off.
-    """
-    text = options.get(name)
-    if text is None:
-        return default
-    if text.lower() not in _SWITCHES:
-        raise ConfigError(f"{name} is {text!r}; write 1 or 0")
-    return _SWITCHES[text.lower()]
 
 
 def _find(name: str, text: str, *, is_file: bool) -> Path:

@@ -11,12 +11,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
 
 from ..errors import ConfigError
+from .options import TLS_OPTIONS, read_switch
 from .passwords import hide_password
-from .tls import TLS_OPTIONS, Tls, read_switch, read_tls
+
+if TYPE_CHECKING:
+    from .tls import Tls
 
 _REDIS_PORT, _SENTINEL_PORT = 6379, 26379
 _MOST_PORT = 65_535
@@ -163,7 +166,11 @@ def _read(
         if "," in hosts:
             raise _Malformed("it names several servers; sentinels have redis+sentinel://")
         places = (_read_place(hosts or "localhost", _REDIS_PORT, default="localhost"),)
-    tls, sentinel_tls = (read_tls(options) if is_tls else None), None
+    tls = sentinel_tls = None
+    if is_tls:
+        from .tls import read_tls  # loads OpenSSL
+
+        tls = read_tls(options)
     if tls is not None and read_switch(options, "sentinel_ssl", default=True):
         sentinel_tls = tls
     return Address(

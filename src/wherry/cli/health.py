@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TypedDict, cast
 
 from ..broker.liveness import Calls, Liveness, ask_host, ask_worker
-from ..broker.plain import SCHEMES, PlainConnection
+from ..broker.plain import KINDS, PlainConnection
+from ..broker.urls import parse_url
 from ..broker.wire import Keys
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from .settings import Settings, choose_store, read_settings
@@ -95,8 +96,9 @@ def _ask(url: str, settings: Settings, options: HealthOptions) -> list[Liveness]
             return [ask_worker(calls, keys, worker)]
         return ask_host(calls, keys, None if options.get("any") else socket.gethostname())
 
-    if url.partition("://")[0] in SCHEMES:
-        with PlainConnection(url, within_s=within_s) as plain:
+    address = parse_url(url)
+    if address.kind in KINDS:
+        with PlainConnection(address, within_s=within_s) as plain:
             return ask(plain.calls)
     from ..broker.connect import open_store  # slower, but it knows every kind of store
 
