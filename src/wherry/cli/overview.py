@@ -56,7 +56,7 @@ _PARTITIONS = (
     Column("OLDEST", 7),
     Column("DEAD", 6),
 )
-_NO_METER = "not measured: workers with --http-port measure, and tell it here"
+_NO_METER = "not measured: start workers with --http-port"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
