@@ -21,7 +21,7 @@ from wherry.errors import StoreError, StoreRefused, StoreUnavailable
 
 
 @asynccontextmanager
-async def single(url: str, answer_timeout_s: float | None = 10.0) -> AsyncGenerator[Link]:
+async def single(url: str, answer_timeout_s: float | None = 10.0) -> AsyncGenerator[SingleLink]:
     link = open_store(url).single_link(answer_timeout_s=answer_timeout_s)
     assert isinstance(link, SingleLink)
     try:
@@ -103,6 +103,23 @@ async def test_close_fails_a_call_under_way(redis_url: str):
         await link.aclose()
         with pytest.raises(StoreUnavailable, match="closed"):
             await waiting
+
+
+async def test_close_that_is_cancelled_leaves_nothing_behind(redis_url: str):
+    loop = asyncio.get_running_loop()
+    said: list[object] = []
+    loop.set_exception_handler(lambda _, context: said.append(context))
+    async with single(redis_url) as link:
+        await link.call("PING")
+        connection = link._connection
+        assert connection is not None
+        closing = asyncio.create_task(link.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        await connection.wait_closed()
+    assert said == []
 
 
 @pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"*1\r\n"])

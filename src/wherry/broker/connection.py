@@ -71,7 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_heard = False  # since the timer was set
-        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closed = asyncio.Event()
         self._transport: asyncio.Transport | None = None
 
     @property
@@ -135,7 +135,7 @@ class Connection(asyncio.BufferedProtocol):
 
     async def wait_closed(self) -> None:
         """Return when the socket is gone."""
-        await self._closed
+        await self._closed.wait()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.BaseProtocol`."""
@@ -145,7 +145,7 @@ class Connection(asyncio.BufferedProtocol):
         """See `asyncio.BaseProtocol`."""
         self._transport = None
         self._fail(exc or ConnectionError("the server closed the connection"))
-        self._closed.set_result(None)
+        self._closed.set()
 
     def get_buffer(self, sizehint: int) -> bytearray:
         """See `asyncio.BufferedProtocol`."""
