@@ -3,6 +3,7 @@
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.async_plugin", "tests.process_plugin", "tests.servers_plugin"]
+pytest_plugins += ["tests.stores_plugin"]
 
 # The same examples on every run, or a failure says nothing about the change under test; no limit
 # in time, as the machine may be busy. `--hypothesis-profile=long` looks for new ones.

@@ -124,7 +124,7 @@ class Server:
             return
         self._reap()
         for _ in range(_ATTEMPTS if self.port == 0 else 1):
-            port = self.port or free_port()
+            port = self.port or self._find_port()
             if self._start_on(port):
                 self.port = port
                 return
@@ -189,6 +189,9 @@ class Server:
         finally:
             self.port = previous
         return self.is_running
+
+    def _find_port(self) -> int:
+        return free_port()
 
     def _command(self, port: int) -> list[str]:
         options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.directory)]

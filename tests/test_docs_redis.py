@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from tests.e2e.rig import PARTITIONS, QUICK, Notes, rig, until, working
 from tests.examples.processes import ROOT
 from tests.servers import Server
 from tests.servers_plugin import StartServer
+from tests.stores import acl_users
 from tests.test_docs import blocks
 from wherry import Client, Config, StoreRefused
 from wherry.broker.capabilities import MISSED
@@ -28,17 +28,10 @@ SETTINGS: dict[str, Any] = {**QUICK, "namespace": "wherry"}
 CONFIG = Config(**SETTINGS, backlog=50)
 
 
-def lines() -> dict[str, list[str]]:
-    """The users of the page, by name: the words that make each."""
-    [block] = blocks(PAGE, "acl")
-    found = [shlex.split(line) for line in block.splitlines()]
-    return {words[2]: words for words in found}
-
-
 @pytest.fixture
 def users(any_server: Server) -> Iterator[dict[str, str]]:
     """All users of the page on each kind of server -> the URL of each."""
-    made = lines()
+    made = acl_users()
     for words in made.values():
         said = any_server.command(*words)
         assert said.startswith(b"+OK"), (words, said)
@@ -143,7 +136,7 @@ async def test_producer_of_the_page_sends_surely(start_server: StartServer):
     [snippet] = [body for body in blocks(PAGE, "python") if "send_surely" in body]
     names: dict[str, Any] = {}
     exec(snippet, names)  # noqa: S102 - the page's own snippet
-    words = lines()["producer"]
+    words = acl_users()["producer"]
     assert primary.command(*words).startswith(b"+OK")
     async with rig(primary.url, namespace="wherry") as seen:
         url = primary.url.replace("://", "://producer:secret@")

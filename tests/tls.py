@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -59,6 +60,35 @@ class Certificates:
         path = self.directory / name
         path.write_bytes(data)
         return path
+
+
+class TlsProxy:
+    """`tls_before` in a thread of its own, until it is closed; ``port`` is where it listens."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        self.port = 0
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._closing = asyncio.Event()
+        self._thread = threading.Thread(
+            target=lambda: self._loop.run_until_complete(self._run(port, context)), name="tls"
+        )
+        self._thread.start()
+        self._ready.wait()
+
+    async def _run(self, port: int, context: ssl.SSLContext) -> None:
+        async with tls_before(port, context) as self.port:
+            self._ready.set()
+            await self._closing.wait()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join()
+        self._loop.close()
+
+
+def is_built_with_tls(binary: Path) -> bool:
+    return b"SSL_CTX_new" in binary.read_bytes()
 
 
 @asynccontextmanager

@@ -10,7 +10,6 @@ import msgpack
 import pytest
 
 from tests.e2e.rig import QUICK, Notes, crash, rig, until, working
-from tests.servers import Server
 from wherry import Config, Worker
 
 DURABLE: dict[str, Any] = {"durable_state": True}
@@ -43,18 +42,6 @@ async def test_state_and_replies_go_on_with_the_next_instance_and_the_next_worke
                 await seen.drained()
         assert await seen.numbers("a") == running_totals(list(range(30)))
         assert await seen.state("a") == {"total": sum(range(30))}
-
-
-async def test_every_kind_of_server_is_worked_on(any_server: Server):
-    async with rig(any_server.url) as seen:
-        await seen.send_many([(f"s{n % 20}", n) for n in range(600)])
-        async with (
-            working(totals, any_server.url, **DURABLE),
-            working(totals, any_server.url, **DURABLE),
-        ):
-            await seen.drained()
-        for scope in range(20):
-            assert await seen.numbers(f"s{scope}") == running_totals(list(range(scope, 600, 20)))
 
 
 async def test_one_message_function_has_its_state(redis_url: str):

@@ -16,7 +16,7 @@ from tests.e2e.rig import QUICK, rig, working
 from tests.e2e.test_durable import DURABLE, totals
 from tests.servers import Server, available_servers
 from tests.servers_plugin import StartServer
-from tests.tls import Certificates, tls_before
+from tests.tls import Certificates, is_built_with_tls, tls_before
 from wherry import Client, Config
 from wherry.broker.connect import open_store
 from wherry.broker.plain import PlainConnection
@@ -105,12 +105,25 @@ async def test_relative_paths_are_those_of_the_working_directory(
 
 
 async def test_server_that_speaks_tls_itself(start_server: StartServer, certificates: Certificates):
-    name = next((name for name in available_servers() if _is_built_with_tls(name)), None)
+    name = next((one for one, path in available_servers().items() if is_built_with_tls(path)), None)
     if name is None:
         pytest.skip("no server here is built with TLS")
     port = free_port()
     start_server(name, args=certificates.server_args(port))
     await works(f"rediss://127.0.0.1:{port}/0{certificates.options()}")
+
+
+async def test_answers_larger_than_a_record_of_tls_arrive_whole(
+    redis_server: Server, certificates: Certificates
+):
+    """On the link of a worker's reads: pieces that are decrypted in one go share its buffer."""
+    values = [bytes([number]) * 2**17 for number in range(1, 9)]
+    async with tls_before(redis_server.port, certificates.context()) as port:
+        link = open_store(f"rediss://127.0.0.1:{port}{certificates.options()}").single_link()
+        await link.calls([("SET", f"k{n}", value) for n, value in enumerate(values)])
+        found = await link.calls([("GET", f"k{n}") for n in range(len(values))])
+        assert found == values
+        await link.aclose()
 
 
 async def test_sentinel_and_server_over_tls(start_server: StartServer, certificates: Certificates):
@@ -211,10 +224,6 @@ def _lock(certificates: Certificates) -> Path:
     place = certificates.directory / "locked.key"
     place.write_bytes(locked)
     return place
-
-
-def _is_built_with_tls(name: str) -> bool:
-    return b"SSL_CTX_new" in available_servers()[name].read_bytes()
 
 
 @asynccontextmanager

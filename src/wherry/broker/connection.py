@@ -64,7 +64,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self) -> None:
         """Use `connect`."""
-        self._buffer = bytearray(_BUFFER_BYTES)
+        # A slice of a bytearray is a copy, and asyncio's TLS reads on into a slice.
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._reader = hiredis.Reader(replyError=ErrorAnswer)
         self._answers: list[Any] = []
         self._wanted = 0
@@ -147,7 +148,7 @@ class Connection(asyncio.BufferedProtocol):
         self._fail(exc or ConnectionError("the server closed the connection"))
         self._closed.set()
 
-    def get_buffer(self, sizehint: int) -> bytearray:
+    def get_buffer(self, sizehint: int) -> memoryview:
         """See `asyncio.BufferedProtocol`."""
         return self._buffer
 

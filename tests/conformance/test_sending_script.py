@@ -1,4 +1,4 @@
-"""What clients need of `wherry.broker.streams`, on every server there is."""
+"""What clients need of `wherry.broker.streams`, on every store."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.servers import available_servers
-from tests.servers_plugin import ServerPool
-from wherry.broker.connect import open_store
+from wherry.broker.connect import Store
 from wherry.broker.entries import read_entry
 from wherry.broker.link import Link
 from wherry.broker.scripts import Scripts
@@ -19,24 +17,19 @@ from wherry.errors import StoreError, WherryError
 from wherry.model import BadEntry, Entry, EntryId, Outgoing, Partition, ScopeId
 
 KEYS = Keys("wherry")
+pytestmark = pytest.mark.without("acl", why="tests look at keys with the same link")
+
 PARTITION = Partition(3)
 IN = KEYS.entries(PARTITION)
 
 
 @asynccontextmanager
-async def linked(url: str) -> AsyncIterator[Link]:
-    link = open_store(url).link()
+async def linked(store: Store) -> AsyncIterator[Link]:
+    link = store.link()
     try:
         yield link
     finally:
         await link.aclose()
-
-
-@pytest.fixture(params=["memory", *available_servers()])
-def url(request: pytest.FixtureRequest, server_pool: ServerPool) -> str:
-    if request.param == "memory":
-        return f"memory://{request.node.name}"
-    return server_pool.fresh(request.param).url
 
 
 def outgoing(number: int, message_id: str = "") -> Outgoing:
@@ -60,8 +53,8 @@ async def numbers(link: Link) -> list[int]:
     return [entry.message["number"] for entry in entries if isinstance(entry, Entry)]
 
 
-async def test_every_field_arrives_as_it_was_sent(url: str):
-    async with linked(url) as link:
+async def test_every_field_arrives_as_it_was_sent(store: Store):
+    async with linked(store) as link:
         entry = Outgoing(
             scope_id=ScopeId("ä\n scope"),
             message=pack({"type": "say", "data": b"\r\n\x00\xff"}, "message"),
@@ -85,8 +78,8 @@ async def test_every_field_arrives_as_it_was_sent(url: str):
         assert (second.message["number"], second.message_id) == (1, "")
 
 
-async def test_bound_refuses_everything_new_behind_it(url: str):
-    async with linked(url) as link:
+async def test_bound_refuses_everything_new_behind_it(store: Store):
+    async with linked(store) as link:
         assert isinstance(await send(link, outgoing(0, "known")), list)
         answer = await send(
             link, outgoing(1), outgoing(2), outgoing(3, "new"), outgoing(0, "known"), backlog=2
@@ -99,8 +92,8 @@ async def test_bound_refuses_everything_new_behind_it(url: str):
         assert not again.startswith("=")
 
 
-async def test_message_ids_are_told_apart_among_others(url: str):
-    async with linked(url) as link:
+async def test_message_ids_are_told_apart_among_others(store: Store):
+    async with linked(store) as link:
         first = await send(link, outgoing(0, "a"), outgoing(1), outgoing(2, "b"), outgoing(3, "a"))
         assert isinstance(first, list)
         assert first[3] == f"={first[0]}"
@@ -111,21 +104,21 @@ async def test_message_ids_are_told_apart_among_others(url: str):
         assert await numbers(link) == [0, 1, 2]
 
 
-async def test_thousand_entries_fit_into_one_call(url: str):
-    async with linked(url) as link:
+async def test_thousand_entries_fit_into_one_call(store: Store):
+    async with linked(store) as link:
         ids = await send(link, *(outgoing(n, str(n)) for n in range(1_000)), backlog=10_000)
         assert isinstance(ids, list)
         assert len(set(ids)) == 1_000
 
 
-async def test_partition_that_cannot_take_entries_answers_for_itself(url: str):
-    async with linked(url) as link:
+async def test_partition_that_cannot_take_entries_answers_for_itself(store: Store):
+    async with linked(store) as link:
         await link.call("SET", IN, "x")
         assert isinstance(await send(link, outgoing(0)), StoreError)
 
 
-async def test_commands_before_a_read_are_carried_out_first(url: str):
-    async with linked(url) as link:
+async def test_commands_before_a_read_are_carried_out_first(store: Store):
+    async with linked(store) as link:
         ids = await send(link, outgoing(0), outgoing(1))
         assert isinstance(ids, list)
         found = await read_streams(
@@ -135,8 +128,8 @@ async def test_commands_before_a_read_are_carried_out_first(url: str):
         assert await read_streams(link, {IN: ids[1]}, count=10, block_ms=1) == {}
 
 
-async def test_error_of_a_read_behind_other_commands_is_raised(redis_url: str):
-    async with linked(redis_url) as link:
+async def test_error_of_a_read_behind_other_commands_is_raised(store: Store):
+    async with linked(store) as link:
         await link.call("SET", "plain", "x")
         with pytest.raises(StoreError, match="WRONGTYPE"):
             await read_streams(link, {"plain": "0-0"}, count=1, block_ms=None, before=[("PING",)])

@@ -1,31 +1,26 @@
-"""Scripts of leases and members, on every server and in memory."""
+"""Scripts of leases and members, on every store."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
-from tests.broker.tenure import PLACES, ZERO, Tenure, opened, tenure
+from tests.broker.tenure import ZERO, Tenure, tenure
 from tests.e2e.rig import until
-from tests.servers import Server
 from wherry.broker.commits import Emit
-from wherry.broker.connect import Store, open_store
+from wherry.broker.connect import Store
 from wherry.broker.leases import Standing, read_members, renew_held
 from wherry.broker.link import Link
 from wherry.broker.streams import read_partitions
 from wherry.broker.wire import Meta
 from wherry.model import Partition, ScopeId, Token
 
+pytestmark = pytest.mark.without("acl", why="tests look at keys with the same link")
+
 ONE = Partition(1)
-
-
-@pytest.fixture(params=PLACES)
-def store(request: pytest.FixtureRequest, server_pool: Any) -> Store:
-    return opened(request.param, server_pool)
 
 
 @asynccontextmanager
@@ -128,8 +123,8 @@ async def test_unclean_takeovers_long_apart_are_not_a_series(store: Store):
         assert (claimed.is_unclean, claimed.is_again) == (True, False)
 
 
-async def test_lease_runs_out_by_the_servers_clock(any_server: Server):
-    async with unclaimed(open_store(any_server.url)) as held:
+async def test_lease_runs_out_by_the_servers_clock(store: Store):
+    async with unclaimed(store) as held:
         await held.leases("a", ttl_ms=150).claim([ZERO])
         assert await held.leases("b").claim([ZERO]) == []
         await until(lambda: held.leases("b").claim([ZERO]), 5)

@@ -1,0 +1,1 @@
+"""What Wherry does on every store that it runs on."""
