@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..errors import StoreError, StoreRefused
-from .connect import PooledLink
+from .connect import CommandLink
 from .link import Command
 from .scripts import Scripts
 
@@ -32,7 +32,7 @@ _PROBES: Mapping[str, Command] = {
 }
 
 
-async def find_lacks(link: PooledLink, scripts: Scripts, channel: str) -> tuple[str, ...]:
+async def find_lacks(link: CommandLink, scripts: Scripts, channel: str) -> tuple[str, ...]:
     """What the server behind a link lacks, by the names in `MISSED`, in their order.
 
     Nothing is changed. On the channel a hint is published that workers look again, as they do

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
 import fakeredis
@@ -19,20 +19,30 @@ import redis.asyncio as aioredis
 import redis.exceptions as redis_errors
 
 from ..errors import WherryError
+from .blocking import BlockingLink, ClusterSyncLink, SyncLink
+from .cluster import ClusterLink
 from .embedded import EmbeddedStore, default_directory, open_embedded
 from .heeding import heeding_cancellation
-from .history import Past, read_history
+from .history import Meeting, read_history
 from .link import Argument, Command, Link
 from .mapping import is_of_a_replica, map_error
 from .memory import MemoryServer, memory_server
 from .pools import Greet, Pools
 from .sentinels import check_primary
 from .single import SingleLink
+from .slot_link import SlotLinks
+from .slots import Place
+from .subscription import QUIET_S, Subscription
+from .topology import Topology, shown_node
 from .urls import Address, Kind, parse_url
 
-_CONFIRM_S = 5.0
-_QUIET_S = 10.0
-"""A subscription over which nothing has come for so long is asked whether it lives."""
+
+class CommandLink(Link, Protocol):
+    """A link for as many calls at a time as there are, and for pub/sub."""
+
+    async def subscribe(self, *channels: str) -> Subscription:
+        """Listen to channels on a connection of its own; raises as `Link.call` does."""
+        ...
 
 
 class PooledLink:
@@ -55,7 +65,7 @@ class PooledLink:
         self._where = where
         self.connects = 0
         self.client_id: int | None = None
-        self.past: Past | None = None
+        self.past: Meeting | None = None
         self.only_primary = False
         self.is_memory = False
         self._history: str | None = None
@@ -120,7 +130,7 @@ class PooledLink:
                 await pubsub.subscribe(*channels)
         except (redis_errors.RedisError, OSError) as error:
             raise map_error(error, self._where) from error
-        quiet_s = None if self.is_memory else _QUIET_S
+        quiet_s = None if self.is_memory else QUIET_S
         return Subscription(pubsub, channels, self._where, quiet_s)
 
     def _map(self, error: Exception) -> WherryError:
@@ -145,106 +155,19 @@ class PooledLink:
         await self._client.aclose(close_connection_pool=True)
 
 
-class Subscription:
-    """One pub/sub subscription."""
-
-    __slots__ = ("_channels", "_pubsub", "_quiet_s", "_where")
-
-    def __init__(
-        self, pubsub: Any, channels: Sequence[str], where: str, quiet_s: float | None
-    ) -> None:
-        """Take over a pubsub object that is subscribed to these channels."""
-        self._quiet_s = quiet_s
-        self._pubsub = pubsub
-        self._channels = channels
-        self._where = where
-
-    async def confirm(self) -> None:
-        """Wait until the server has taken the subscription; raises as `PooledLink.call` does."""
-        try:
-            with heeding_cancellation():
-                await self._pubsub.get_message(timeout=_CONFIRM_S)
-        except (redis_errors.RedisError, OSError) as error:
-            raise map_error(error, self._where) from error
-
-    async def next(self) -> tuple[str, bytes]:
-        """Wait for the next message: its channel and what was published.
-
-        Where nothing is published nothing comes, over a connection of which only one half is alive
-        neither: so the server is asked from time to time whether it is there.
-
-        Raises:
-            StoreUnavailable: the connection broke, or is silent; subscribe again.
-        """
-        is_asked = False
-        try:
-            while True:
-                with heeding_cancellation():
-                    message = await self._pubsub.get_message(timeout=self._quiet_s)
-                    if message is None:
-                        if is_asked:
-                            raise TimeoutError(f"no answer for {self._quiet_s} s")
-                        # Not PING: who may subscribe may do that, and perhaps no more.
-                        await self._pubsub.subscribe(*self._channels)
-                        is_asked = True
-                        continue
-                is_asked = False
-                if message["type"] == "message":
-                    return message["channel"].decode(), message["data"]
-        except (redis_errors.RedisError, OSError) as error:
-            raise map_error(error, self._where) from error
-
-    async def aclose(self) -> None:
-        """End the subscription."""
-        await self._pubsub.aclose()
-
-
-class SyncLink:
-    """A link for the renewal thread: one blocking connection."""
-
-    __slots__ = ("_connect", "_connection", "_where")
-
-    def __init__(self, connect: Callable[[], Any], where: str) -> None:
-        """Connect with the first call, and anew after each that failed.
-
-        Args:
-            connect: makes a connection of redis-py's; a pool would mend one that was lost by
-                itself, and go back to a server that is no primary any more.
-            where: the place, to be shown.
-        """
-        self._connection: Any = None
-        self._connect = connect
-        self._where = where
-
-    def call(self, *command: Argument) -> Any:
-        """Send one command and return its answer; raises as a `Link` does."""
-        try:
-            if self._connection is None:
-                self._connection = self._connect()
-            self._connection.send_command(*command)
-            return self._connection.read_response()
-        except (redis_errors.RedisError, OSError) as error:
-            if not isinstance(error, redis_errors.ResponseError) or is_of_a_replica(error):
-                self.close()
-            raise map_error(error, self._where) from error
-
-    def close(self) -> None:
-        """Close the connection."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()
-
-
 class Store:
     """Where the data is. Cheap: connects only when a link is used.
 
     Attributes:
         where: the place, fit to be shown: no password.
         is_memory: whether it lives in this process only.
+        topology: who serves which slot of a cluster; None if it is none.
         unix_s: now, by this computer's clock, or by the store's own if it is in memory.
     """
 
-    __slots__ = ("_embedded", "_memory", "_pools", "is_memory", "unix_s", "where")
+    __slots__ = (
+        "_address", "_embedded", "_memory", "_pools", "is_memory", "topology", "unix_s", "where",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -254,48 +177,86 @@ class Store:
         embedded: EmbeddedStore | None = None,
     ) -> None:
         """Use `open_store`; this only keeps what that has found."""
+        self._address = address
         self._pools = Pools(address)
+        self.topology = Topology(address) if address.kind is Kind.CLUSTER else None
         self._memory = memory
         self._embedded = embedded
         self.is_memory = memory is not None
         self.unix_s = time.time if memory is None else lambda: memory.unix_s()
         self.where = address.shown
 
-    def link(self, *, answer_timeout_s: float | None = 10.0) -> PooledLink:
+    def link(self, *, answer_timeout_s: float | None = 10.0) -> CommandLink:
         """A link with connections of its own, for one event loop.
 
         Args:
             answer_timeout_s: no answer for longer breaks the connection; for a blocking read
                 it must be above the time it blocks.
         """
+        if self.topology is None:
+            return self._pooled(self._pools, self.where, answer_timeout_s)
 
+        def make(place: Place) -> Link:
+            return self._pooled(self._pools.of(place), self._shown(place), answer_timeout_s)
+
+        return ClusterLink(self.topology, make)
+
+    def _pooled(self, pools: Pools, where: str, answer_timeout_s: float | None) -> PooledLink:
         def make(greet: Greet) -> aioredis.Redis:
             if self._memory is None:
-                return self._pools.client(answer_timeout_s, greet)
+                return pools.client(answer_timeout_s, greet)
             client = fakeredis.FakeAsyncRedis(server=self._memory, protocol=2)
             client.connection_pool.connection_kwargs["redis_connect_func"] = greet
             return client
 
-        link = PooledLink(make, self.where)
-        link.only_primary = self._pools.only_primary
+        link = PooledLink(make, where)
+        link.only_primary = pools.only_primary
         link.is_memory = self.is_memory
         return link
 
     def single_link(self, *, answer_timeout_s: float | None = 10.0) -> Link:
-        """The same for one call at a time, quicker: for a worker's reads and commits."""
+        """The same for one call at a time, quicker: for a worker's reads and commits.
+
+        In a cluster one call at a time to each node.
+        """
         if self._memory is not None:
             return self.link(answer_timeout_s=answer_timeout_s)
-        return SingleLink(
-            self._pools,
-            self.where,
-            answer_timeout_s=answer_timeout_s,
-        )
+        if self.topology is not None:
+            return ClusterLink(
+                self.topology, lambda place: self._single(place, answer_timeout_s), tries=1
+            )
+        return SingleLink(self._pools, self.where, answer_timeout_s=answer_timeout_s)
 
-    def sync_link(self, *, answer_timeout_s: float = 5.0) -> SyncLink:
-        """A blocking link with a connection of its own, for one thread."""
+    def reading_link(self, key: str, *, answer_timeout_s: float | None = 10.0) -> Link:
+        """A link for blocking reads of a stream, and of others that can share a read with it."""
+        if self.topology is None:
+            return self.link(answer_timeout_s=answer_timeout_s)
+        return self.slot_links(answer_timeout_s=answer_timeout_s).of(key)
+
+    def slot_links(self, *, answer_timeout_s: float | None = 10.0) -> SlotLinks:
+        """Links that stay with one slot of a cluster each, for blocking reads."""
+        assert self.topology is not None, "only a cluster has slots"
+        return SlotLinks(self.topology, lambda place: self._single(place, answer_timeout_s))
+
+    def _single(self, place: Place, answer_timeout_s: float | None) -> SingleLink:
+        pools = self._pools.of(place)
+        return SingleLink(pools, self._shown(place), answer_timeout_s=answer_timeout_s)
+
+    def _shown(self, place: Place) -> str:
+        return shown_node(self._address, place)
+
+    def sync_link(self, *, answer_timeout_s: float = 5.0) -> BlockingLink:
+        """A blocking link with connections of its own, for one thread."""
         if self._memory is not None:
             pool = fakeredis.FakeRedis(server=self._memory, protocol=2).connection_pool
             return SyncLink(pool.make_connection, self.where)
+        if self.topology is not None:
+            return ClusterSyncLink(
+                self.topology,
+                lambda place: self._pools.of(place).blocking_connection(answer_timeout_s),
+                answer_timeout_s,
+                self._shown,
+            )
         return SyncLink(lambda: self._pools.blocking_connection(answer_timeout_s), self.where)
 
     def revive(self) -> None:

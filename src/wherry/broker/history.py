@@ -13,6 +13,8 @@ import redis.exceptions as redis_errors
 
 from ..errors import StoreUnavailable
 
+_NAMED = (b"run_id", b"master_replid", b"master_replid2")
+
 
 class OtherHistory(StoreUnavailable):
     """The server that answers is not the one that a call was meant for; the next call is its."""
@@ -23,6 +25,14 @@ class Connected(Protocol):
 
     async def reconnect(self) -> None:
         """Close all connections, for the next call to make others."""
+        ...
+
+
+class Meeting(Protocol):
+    """What a link tells of the servers that it meets; see `Past`."""
+
+    async def meet(self, history: str, link: Connected) -> None:
+        """A link has connected to a server with this history; nothing else was sent yet."""
         ...
 
 
@@ -54,6 +64,13 @@ class Past:
                 await other.reconnect()
 
 
+def is_heir(history: str, former: str) -> bool:
+    """Whether a server goes on with what another one had passed on to it, its replica before."""
+    _, replid, before, *_ = (*history.split(" "), "", "")
+    _, former_replid, *_ = (*former.split(" "), "")
+    return former_replid in (replid, before)
+
+
 async def read_history(connection: Any) -> str:
     """Name the history of the server behind one of redis-py's connections.
 
@@ -71,4 +88,4 @@ def name_history(info: bytes) -> str:
     """Name the history of the server that has answered so to INFO."""
     pairs = (line.partition(b":") for line in info.splitlines())
     fields = {name: value for name, _, value in pairs}
-    return b" ".join(fields.get(name, b"") for name in (b"run_id", b"master_replid")).decode()
+    return b" ".join(fields.get(name, b"") for name in _NAMED).decode()

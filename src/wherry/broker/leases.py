@@ -7,16 +7,20 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, cast
+from typing import cast
 
-from ..errors import StoreError, WherryError
+from ..errors import StoreError, StoreUnavailable, WherryError
 from ..model import EntryId, MemberInfo, Partition, Token
-from .connect import PooledLink, Subscription
+from .cluster import is_cluster
+from .connect import CommandLink, Subscription
 from .link import Argument, Command, Link
+from .owners import find_owners
 from .scripts import Script, Scripts, run_many
 from .wire import PROTOCOL, Keys, Meta
 
 NO_TOKEN = Token("")
+NOBODY = "?"
+"""Owns what nobody can claim, because its node of a cluster does not answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,7 @@ class Leases:
 
     __slots__ = (
         "_keys",
+        "_last",
         "_link",
         "_releases",
         "_releasing",
@@ -88,7 +93,7 @@ class Leases:
 
     def __init__(
         self,
-        link: PooledLink,
+        link: CommandLink,
         scripts: Scripts,
         keys: Keys,
         *,
@@ -112,6 +117,7 @@ class Leases:
         self._worker = worker_id
         self._ttl_ms = ttl_ms
         self.meta = meta
+        self._last: dict[Partition, tuple[str, int] | None] = {}
         self._releases: list[tuple[Command, asyncio.Future[object]]] = []
         self._releasing = asyncio.Lock()
 
@@ -135,6 +141,8 @@ class Leases:
             calls.append((script, script.command(names, about)))
         taken: list[Claimed] = []
         for partition, answer in zip(partitions, await run_many(self._link, calls), strict=True):
+            if isinstance(answer, StoreUnavailable) and is_cluster(self._link):
+                continue  # its node is away, or its slot on the way to another; the others are not
             if isinstance(answer, Exception):
                 raise answer
             if answer[0] == 1:
@@ -188,10 +196,22 @@ class Leases:
                 answer.set_result(found)
 
     async def survey(self) -> dict[Partition, tuple[str, int] | None]:
-        """See `read_owners`; of every partition."""
+        """See `find_owners`; of every partition.
+
+        Where the node of a cluster is away a partition is still its last owner's: or its share
+        would look too large to everybody else, and be handed on.
+        """
         partitions = [Partition(number) for number in range(self.meta.partitions)]
-        owners = await read_owners(self._link, self._scripts.survey, self._keys, partitions)
-        return dict(zip(partitions, owners, strict=True))
+        owners = await find_owners(self._link, self._scripts.survey, self._keys, partitions)
+        found: dict[Partition, tuple[str, int] | None] = {}
+        for partition, owner in zip(partitions, owners, strict=True):
+            if isinstance(owner, StoreUnavailable):
+                last = self._last.get(partition)
+                found[partition] = (last[0] if last and last[0] else NOBODY, self._ttl_ms)
+            else:
+                found[partition] = owner
+        self._last = found
+        return found
 
     async def beat(
         self, fields: Mapping[str, str], silence_ms: int, standing: Standing = Standing.IN
@@ -232,20 +252,24 @@ class Leases:
             paused_unix_ms=read_pause(paused),
         )
 
-    async def attempts(self, partitions: Sequence[Partition]) -> list[dict[EntryId, bytes]]:
+    async def attempts(self, partitions: Sequence[Partition]) -> list[dict[EntryId, bytes] | None]:
         """Rows of the entries that failed before, for each partition.
 
         An empty dict also where the key is of another type: the next commit is refused for that.
+        None where the node of a cluster is away.
 
         Raises:
             StoreUnavailable: the connection broke, or Redis cannot serve one of the partitions.
             StoreRefused: this user may not read the rows.
         """
-        rows: list[dict[EntryId, bytes]] = []
+        rows: list[dict[EntryId, bytes] | None] = []
         answers = await self._link.calls(
             [("HGETALL", self._keys.attempts(partition)) for partition in partitions]
         )
         for answer in answers:
+            if isinstance(answer, StoreUnavailable) and is_cluster(self._link):
+                rows.append(None)
+                continue
             if isinstance(answer, Exception) and not isinstance(answer, StoreError):
                 raise answer
             flat = [] if isinstance(answer, StoreError) else cast("list[bytes]", answer)
@@ -293,22 +317,14 @@ async def renew_held(
     link: Link, script: Script, keys: Keys, held: Sequence[tuple[Partition, Token]], ttl_ms: int
 ) -> list[bool]:
     """Renew leases from the event loop; False for each that is no longer ours."""
-    names = [keys.lease(partition) for partition, _ in held]
-    answers = await script.run(link, names, (ttl_ms, *(token for _, token in held)))
-    return [answer == 1 for answer in cast("list[int]", answers)]
-
-
-async def read_owners(
-    link: Link, survey: Script, keys: Keys, partitions: Sequence[Partition]
-) -> list[tuple[str, int] | None]:
-    """Owner ("" if released) and milliseconds left of each partition's lease.
-
-    None where the key was overwritten by something that is no lease: nobody can claim it.
-    """
-    names = [keys.lease(partition) for partition in partitions]
-    flat = cast("list[Any]", await survey.run(link, names, ()))
-    pairs = zip(flat[::2], flat[1::2], strict=True)
-    return [None if owner is None else (owner.decode(), left_ms) for owner, left_ms in pairs]
+    parts = [[one] for one in held] if is_cluster(link) else [held]
+    calls = [(script, renew_command(script, keys, part, ttl_ms)) for part in parts]
+    kept: list[bool] = []
+    for answer in await run_many(link, calls):
+        if isinstance(answer, Exception):
+            raise answer
+        kept += [one == 1 for one in cast("list[int]", answer)]
+    return kept
 
 
 async def read_members(link: Link, keys: Keys) -> list[MemberInfo]:

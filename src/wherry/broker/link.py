@@ -9,25 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from .history import Past
-
 Argument = str | bytes | int
 Command = Sequence[Argument]
 
 
 class Link(Protocol):
-    """One client of a server.
+    """One client of a server."""
 
-    Attributes:
-        connects: how often a connection was made; that happens in silence.
-        client_id: number of the newest connection as the server counts, None if it will not
-            tell; with one call at a time there is one connection.
-        past: what is noticed of the server's history; None: it does not matter here.
-    """
+    @property
+    def connects(self) -> int:
+        """How often a connection was made; that happens in silence."""
+        ...
 
-    connects: int
-    client_id: int | None
-    past: Past | None
+    @property
+    def client_id(self) -> int | None:
+        """Number of the newest connection as the server counts, None if it will not tell.
+
+        With one call at a time there is one connection.
+        """
+        ...
 
     async def call(self, *command: Argument) -> Any:
         """Send one command and return its answer."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl
+from typing import cast
 
 import redis.exceptions as redis_errors
 
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
+from .redirects import Redirected, read_redirect
 
 _TRANSIENT = {
     "LOADING",
@@ -57,6 +59,8 @@ def map_error(error: Exception, where: str) -> WherryError:
         return StoreUnavailable(f"Redis at {where} cannot be reached: {text}")
     if text.startswith(("NOAUTH", "WRONGPASS")):
         return StoreRefused(f"Redis at {where} wants a login: {text}; put it into the URL")
+    if isinstance(error, redis_errors.AskError):
+        return _redirected(error, where)
     if _code_of(error, text) in _TRANSIENT or is_of_a_replica(error):
         return StoreUnavailable(f"Redis at {where} cannot serve now: {text}")
     return StoreError(f"Redis at {where} answered: {text}")
@@ -74,7 +78,8 @@ def map_answer(text: str, where: str) -> WherryError:
             f"Redis at {where} refuses a command: {text}; grant it with ACL SETUSER"
         )
     if code in _TRANSIENT or text.startswith(_FULL) or _READ_ONLY in text:
-        return StoreUnavailable(f"Redis at {where} cannot serve now: {text}")
+        sentence = f"Redis at {where} cannot serve now: {text}"
+        return read_redirect(text, sentence) or StoreUnavailable(sentence)
     return StoreError(f"Redis at {where} answered: {text}")
 
 
@@ -84,6 +89,19 @@ def is_of_a_replica(error: Exception) -> bool:
     Servers before 7.0 say it of a script in the midst of a sentence.
     """
     return isinstance(error, redis_errors.ReadOnlyError) or _READ_ONLY in str(error)
+
+
+def _redirected(error: redis_errors.AskError, where: str) -> Redirected:
+    is_ask = not isinstance(error, redis_errors.MovedError)
+    host, port = cast("tuple[str, int]", error.node_addr)
+    code = "ASK" if is_ask else "MOVED"
+    return Redirected(
+        f"Redis at {where} cannot serve now: {code} {error.slot_id} {host}:{port}",
+        slot=int(error.slot_id),
+        host=host,
+        port=port,
+        is_ask=is_ask,
+    )
 
 
 def _refusal_of_tls(error: BaseException | None) -> str:

@@ -7,8 +7,9 @@ from typing import cast
 
 from ..model import AttemptsRow, EntryId, MemberInfo, Partition, PartitionInfo, ScopeId
 from .attempts import read_row
-from .leases import read_members, read_owners, read_pause
+from .leases import read_members, read_pause
 from .link import Link
+from .owners import read_owners
 from .scripts import Scripts
 from .streams import read_partitions
 from .wire import Keys
@@ -166,11 +167,17 @@ async def read_redis_ms(link: Link) -> int:
 
 async def _read_meta(link: Link, keys: Keys) -> tuple[int, str, int, int]:
     """Partition count and generation, since when it is paused (0: it is not), and Redis' clock."""
-    answer = await link.call("HMGET", keys.meta, "partitions", "generation", "paused")
-    count, generation, paused = cast("list[bytes | None]", answer)
+    # In one write: in a cluster it is the clock of the node that has the hash.
+    answers = await link.calls(
+        [("HMGET", keys.meta, "partitions", "generation", "paused"), ("TIME",)]
+    )
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    (count, generation, paused), (seconds, micros) = answers
     return (
         int(count or 0),
         (generation or b"").decode(),
-        read_pause(paused),
-        await read_redis_ms(link),
+        read_pause(cast("bytes | None", paused)),
+        int(seconds) * 1000 + int(micros) // 1000,
     )

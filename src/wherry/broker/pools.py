@@ -45,6 +45,10 @@ class Pools:
         is_unix, is_tls = address.kind is Kind.UNIX, address.tls is not None
         self._base = "unix://" if is_unix else "rediss://" if is_tls else "redis://"
 
+    def of(self, place: tuple[str, int]) -> Pools:
+        """The same for one node of a cluster."""
+        return Pools(replace(self._address, kind=Kind.REDIS, places=(place,)))
+
     async def reach(self, attempt: Callable[[Endpoint], Awaitable[_T]]) -> _T:
         """What an attempt to connect gives, as `Sentinels.reach` says."""
         address, login = self._address, self._address.login

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import cast
 
+from .cluster import is_cluster, servers_of
 from .link import Link
+from .slots import slot_of
 from .wire import Keys
 
 _SCANNED_AT_ONCE = 1_000
@@ -61,9 +63,9 @@ async def delete_keys(link: Link, keys: Keys) -> int:
     async with aclosing(_find_keys(link, keys)) as found:
         async for names in found:
             rest = [one for one in names if one.decode("utf-8", "replace") != keys.meta]
-            for start in range(0, len(rest), _DELETED_AT_ONCE):
+            for some in _bundles(rest, by_slot=is_cluster(link)):
                 # UNLINK: the memory of large streams is freed in the background.
-                count += await link.call("UNLINK", *rest[start : start + _DELETED_AT_ONCE])
+                count += await link.call("UNLINK", *some)
     return count + await link.call("UNLINK", keys.meta)
 
 
@@ -71,15 +73,26 @@ async def _find_keys(link: Link, keys: Keys) -> AsyncGenerator[list[bytes]]:
     """Yield all keys of a namespace in lists; one may come twice."""
     own = re.compile(rb"\{%b(:\d+)?\}:" % re.escape(keys.namespace.encode()))
     pattern = f"{{{keys.namespace}[:}}]*"
-    cursor: bytes | int = 0
-    while True:
-        answer = await link.call("SCAN", cursor, "MATCH", pattern, "COUNT", _SCANNED_AT_ONCE)
-        cursor, names = cast("tuple[bytes | int, list[bytes]]", answer)
-        mine = [one for one in names if own.match(one)]
-        if mine:
-            yield mine
-        if int(cursor) == 0:
-            return
+    for server in await servers_of(link):
+        cursor: bytes | int | None = None
+        while cursor is None or int(cursor) != 0:
+            answer = await server.call(
+                "SCAN", cursor or 0, "MATCH", pattern, "COUNT", _SCANNED_AT_ONCE
+            )
+            cursor, names = cast("tuple[bytes | int, list[bytes]]", answer)
+            mine = [one for one in names if own.match(one)]
+            if mine:
+                yield mine
+
+
+def _bundles(names: Sequence[bytes], *, by_slot: bool) -> Iterator[Sequence[bytes]]:
+    """Names that may stand in one command."""
+    bundles: dict[int, list[bytes]] = {}
+    for name in names:
+        bundles.setdefault(slot_of(name) if by_slot else 0, []).append(name)
+    for some in bundles.values():
+        for start in range(0, len(some), _DELETED_AT_ONCE):
+            yield some[start : start + _DELETED_AT_ONCE]
 
 
 def _kind(name: bytes) -> str:

@@ -15,7 +15,7 @@ import redis.exceptions as redis_errors
 
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 from .connection import Connection, Endpoint, ErrorAnswer, connect
-from .history import OtherHistory, Past, name_history
+from .history import Meeting, OtherHistory, name_history
 from .link import Argument, Command
 from .mapping import is_of_a_replica, map_answer, map_error
 from .pools import Pools
@@ -23,16 +23,21 @@ from .sentinels import NO_PRIMARY, is_replica
 
 
 class SingleLink:
-    """Implements `wherry.broker.link.Link`."""
+    """Implements `wherry.broker.link.Link`.
+
+    Attributes:
+        history: of the server that was met last, None before the first and where there is no
+            ``past`` that wants to know.
+    """
 
     __slots__ = (
         "_answer_timeout_s",
         "_connection",
-        "_history",
         "_pools",
         "_where",
         "client_id",
         "connects",
+        "history",
         "past",
     )
 
@@ -48,10 +53,10 @@ class SingleLink:
         self._where = where
         self._answer_timeout_s = answer_timeout_s
         self._connection: Connection | None = None
-        self._history: str | None = None
+        self.history: str | None = None
         self.connects = 0
         self.client_id: int | None = None
-        self.past: Past | None = None
+        self.past: Meeting | None = None
 
     async def call(self, *command: Argument) -> Any:
         """See `wherry.broker.link.Link`."""
@@ -62,10 +67,14 @@ class SingleLink:
 
     async def calls(self, commands: Sequence[Command]) -> list[Any]:
         """See `wherry.broker.link.Link`."""
+        return await self._ask(await self.connected(), commands)
+
+    async def connected(self) -> Connection:
+        """The connection, made if there is none; raises as `calls` does."""
         connection = self._connection
         if connection is None or not connection.is_open:
             connection = self._connection = await self._connect()
-        return await self._ask(connection, commands)
+        return connection
 
     async def _ask(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
         try:
@@ -129,19 +138,23 @@ class SingleLink:
         self.client_id = client_id if isinstance(client_id, int) else None
         if self.past is not None:
             is_told = not isinstance(info[0], StoreError | StoreRefused)
-            known, self._history = self._history, name_history(info[0]) if is_told else ""
-            await self.past.meet(self._history, self)
-            if known not in (None, self._history):
+            known, self.history = self.history, name_history(info[0]) if is_told else ""
+            await self.past.meet(self.history, self)
+            if known not in (None, self.history):
                 raise OtherHistory(f"Redis at {self._where} was restarted or replaced")
 
     def _unavailable(self, error: OSError) -> WherryError:
         return map_error(error, self._where)
 
-    async def reconnect(self) -> None:
-        """See `wherry.broker.link.Link`."""
+    def cut(self) -> None:
+        """Close the connection at once, for the next call to make another; one under way fails."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    async def reconnect(self) -> None:
+        """See `wherry.broker.link.Link`."""
+        self.cut()
 
     async def aclose(self) -> None:
         """See `wherry.broker.link.Link`."""

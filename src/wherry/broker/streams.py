@@ -5,14 +5,22 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from ..config import DEFAULT_PARTITIONS
-from ..errors import StoreError, StoreIncompatible, StoreRefused, WherryError
+from ..errors import (
+    StoreError,
+    StoreIncompatible,
+    StoreRefused,
+    StoreUnavailable,
+    WherryError,
+)
 from ..model import Outgoing, Partition, PartitionInfo, ScopeId, id_key
-from .leases import read_owners
+from .cluster import is_cluster, node_name, servers_of
 from .link import Argument, Command, Link
+from .owners import find_owners
 from .scripts import Script, Scripts, run_many
+from .spanning import run_over
 from .wire import PROTOCOL, Keys, Meta, outgoing_fields
 
 RawEntry = tuple[bytes, list[bytes]]
@@ -61,17 +69,20 @@ async def fetch_entries(link: Link, key: str, entry_ids: Sequence[str]) -> list[
 
 async def load_states(
     link: Link, keys: Keys, scopes: Sequence[tuple[Partition, ScopeId]]
-) -> list[tuple[bytes, str] | StoreError]:
+) -> list[tuple[bytes, str] | StoreError | StoreUnavailable]:
     """Packed state and version of each scope in one round trip; b"" and "" where none is kept.
 
-    A key of the wrong type gives an error in its place.
+    A key of the wrong type gives an error in its place, and so does a node of a cluster that is
+    away.
     """
     answers = await link.calls(
         [("HMGET", keys.state(partition, scope), "state", "v") for partition, scope in scopes]
     )
-    loaded: list[tuple[bytes, str] | StoreError] = []
+    loaded: list[tuple[bytes, str] | StoreError | StoreUnavailable] = []
     for answer in answers:
-        if isinstance(answer, StoreError):
+        if isinstance(answer, StoreError) or (
+            isinstance(answer, StoreUnavailable) and is_cluster(link)
+        ):
             loaded.append(answer)
         elif isinstance(answer, Exception):
             raise answer
@@ -197,11 +208,19 @@ async def check_eviction(link: Link) -> None:
         StoreIncompatible: it has a memory limit and evicts; where INFO is forbidden nothing is
             known and nothing is said.
     """
-    try:
-        info = cast("bytes", await link.call("INFO", "memory"))
-    except (StoreError, StoreRefused):
-        return
-    fields = _read_info(info)
+    for server in await servers_of(link):
+        try:
+            info = cast("bytes", await server.call("INFO", "memory"))
+        except (StoreError, StoreRefused):
+            continue
+        except StoreUnavailable:
+            if not is_cluster(link):
+                raise
+            continue  # a node that is away keeps nobody from the others
+        _check_policy(_read_info(info))
+
+
+def _check_policy(fields: Mapping[bytes, bytes]) -> None:
     policy = fields.get(b"maxmemory_policy", b"noeviction").decode()
     if policy != "noeviction" and fields.get(b"maxmemory", b"0") != b"0":
         raise StoreIncompatible(
@@ -238,41 +257,55 @@ async def _read_meta(link: Link, keys: Keys, partitions: int) -> Meta:
 
 async def _find_data(link: Link, namespace: str) -> str:
     """A key that shows that the namespace is in use, or ""; released leases do not count."""
-    cursor = b"0"
-    while True:
-        cursor, names = cast(
-            "tuple[bytes, list[bytes]]",
-            await link.call("SCAN", cursor, "MATCH", f"{{{namespace}:*}}:*", "COUNT", 1000),
-        )
-        for name in names:
-            if not name.endswith(b"}:lease") or await link.call("HGET", name, "owner"):
-                return name.decode("utf-8", "replace")
-        if cursor == b"0":
-            return ""
+    for server in await servers_of(link):
+        cursor = b""
+        while cursor != b"0":
+            cursor, names = cast(
+                "tuple[bytes, list[bytes]]",
+                await server.call(
+                    "SCAN", cursor or b"0", "MATCH", f"{{{namespace}:*}}:*", "COUNT", 1000
+                ),
+            )
+            for name in names:
+                if not name.endswith(b"}:lease") or await link.call("HGET", name, "owner"):
+                    return name.decode("utf-8", "replace")
+    return ""
 
 
 async def read_partitions(
     link: Link, scripts: Scripts, keys: Keys, partitions: Sequence[Partition]
 ) -> list[PartitionInfo]:
-    """Owner, backlog and dead letters of each partition; only numbers travel."""
-    owners = await read_owners(link, scripts.survey, keys, partitions)
+    """Owner, backlog and dead letters of each partition; only numbers travel.
+
+    Where the node of a cluster is away, that is said instead.
+    """
+    owners = await find_owners(link, scripts.survey, keys, partitions)
     names = [keys.entries(one) for one in partitions]
-    now, *waiting = cast("list[Any]", await scripts.backlog.run(link, names, ()))
+    waiting = await run_over(link, scripts.backlog, names, 3)
     sizes = await link.calls([("XLEN", keys.dead(one)) for one in partitions])
     infos: list[PartitionInfo] = []
-    for index, (partition, found) in enumerate(zip(partitions, owners, strict=True)):
-        owner, left_ms = found or ("", 0)
-        backlog, first = waiting[2 * index : 2 * index + 2]
-        dead = sizes[index]
-        if isinstance(dead, Exception):
+
+    def node_of(partition: Partition) -> str:
+        return node_name(link, keys.entries(partition))
+
+    for partition, owner, part, dead in zip(partitions, owners, waiting, sizes, strict=True):
+        if isinstance(dead, Exception) and not (
+            isinstance(dead, StoreUnavailable) and is_cluster(link)
+        ):
             raise dead
+        if isinstance(owner, Exception) or isinstance(part, Exception) or not isinstance(dead, int):
+            infos.append(PartitionInfo(partition=partition, node=node_of(partition), is_away=True))
+            continue
+        name, left_ms = owner or ("", 0)
+        now, backlog, first = part
         infos.append(
             PartitionInfo(
                 partition=partition,
-                owner=owner if left_ms > 0 else "",
+                node=node_of(partition),
+                owner=name if left_ms > 0 else "",
                 lease_ms=max(0, left_ms),
                 backlog=backlog,
-                dead=int(dead),
+                dead=dead,
                 oldest_ms=max(0, int(now) - id_key(first.decode())[0]) if first else 0,
             )
         )

@@ -35,6 +35,8 @@ class Kind(Enum):
     """One server by its socket."""
     SENTINEL = "sentinel"
     """The primary that sentinels name."""
+    CLUSTER = "cluster"
+    """The nodes of a cluster, found from any of them."""
     EMBEDDED = "embedded"
     """A private server of a directory."""
     MEMORY = "memory"
@@ -51,6 +53,10 @@ SCHEMES: Mapping[str, tuple[Kind, bool]] = {
     "rediss+sentinel": (Kind.SENTINEL, True),
     "valkey+sentinel": (Kind.SENTINEL, False),
     "valkeys+sentinel": (Kind.SENTINEL, True),
+    "redis+cluster": (Kind.CLUSTER, False),
+    "rediss+cluster": (Kind.CLUSTER, True),
+    "valkey+cluster": (Kind.CLUSTER, False),
+    "valkeys+cluster": (Kind.CLUSTER, True),
     "embedded": (Kind.EMBEDDED, False),
     "memory": (Kind.MEMORY, False),
 }
@@ -67,7 +73,7 @@ class Address:
     Attributes:
         kind: what it is.
         shown: the URL, fit to be shown: no passwords.
-        places: host and port of the server, or of each sentinel.
+        places: host and port of the server, of each sentinel, or of some nodes of a cluster.
         path: socket of a `UNIX` store, directory of an `EMBEDDED` one, name of one in `MEMORY`.
         service: the name under which sentinels know the primary.
         login: redis-py's keywords for user, password and database.
@@ -162,9 +168,16 @@ def _read(
                 "it does not name the service that the sentinels watch: "
                 "redis+sentinel://HOST:26379,HOST:26379/SERVICE"
             )
+    elif kind is Kind.CLUSTER:
+        places = tuple(_read_place(one, _REDIS_PORT) for one in hosts.split(","))
+        if _read_database(options, path):
+            raise _Malformed("it names a database, and a cluster has none but 0")
     else:
         if "," in hosts:
-            raise _Malformed("it names several servers; sentinels have redis+sentinel://")
+            raise _Malformed(
+                "it names several servers; a cluster has redis+cluster://, sentinels have "
+                "redis+sentinel://"
+            )
         places = (_read_place(hosts or "localhost", _REDIS_PORT, default="localhost"),)
     tls = sentinel_tls = None
     if is_tls:
