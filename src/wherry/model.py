@@ -268,11 +268,15 @@ class PartitionInfo:
         backlog: unfinished entries.
         dead: dead letters.
         oldest_ms: since when the first of the unfinished waits, 0 if there is none.
+        node: of a cluster that serves it, "" if there is one server.
+        is_away: that node does not answer; then nothing else is known.
     """
 
     partition: Partition
-    owner: str
-    lease_ms: int
-    backlog: int
-    dead: int
+    owner: str = ""
+    lease_ms: int = 0
+    backlog: int = 0
+    dead: int = 0
     oldest_ms: int = 0
+    node: str = ""
+    is_away: bool = False

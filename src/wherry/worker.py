@@ -12,8 +12,8 @@ import secrets
 import socket
 from typing import Any, cast
 
+from .broker.cluster import node_name
 from .broker.connect import Store, open_store
-from .broker.history import Past
 from .broker.leases import Leases
 from .broker.scripts import Scripts
 from .broker.wire import Keys, Meta
@@ -31,6 +31,7 @@ from .runtime.control import Control
 from .runtime.duties import Duties
 from .runtime.farewell import Farewell
 from .runtime.handoff import HandOff
+from .runtime.histories import watch_history
 from .runtime.holding import Holdings
 from .runtime.lifespan import Lifespan
 from .runtime.loader import Loader
@@ -38,12 +39,12 @@ from .runtime.looks import Looks
 from .runtime.membership import Membership
 from .runtime.outbox import Outbox
 from .runtime.parked import Parked
-from .runtime.parts import Links, Parts, retention_of
+from .runtime.parts import Links, Parts, open_links, retention_of
 from .runtime.pasts import Pasts
 from .runtime.pause import Pause
 from .runtime.pool import Pool
 from .runtime.probing import Probing
-from .runtime.reader import Reader, Reads
+from .runtime.reading import make_ears, make_reader
 from .runtime.renewal import Renewal, RenewalInLoop
 from .runtime.router import Router
 from .runtime.server import StatelessServer, first_error
@@ -124,14 +125,7 @@ class Worker(StatelessServer):
             StoreRefused: Redis refuses the login or a command at start.
             StoreIncompatible: this namespace, or this server, cannot be used.
         """
-        timeout_s = self._config.socket_timeout_s
-        links = Links(
-            self._store.single_link(answer_timeout_s=timeout_s),
-            self._store.single_link(answer_timeout_s=timeout_s),
-            self._store.link(answer_timeout_s=timeout_s),
-        )
-        past = links.read.past = links.write.past = Past()
-        past.links = (links.read, links.write, links.command)
+        links = open_links(self._store, self._config)
         try:
             is_memory = self._store.is_memory
             arrival = Arrival(links.command, self._config, self._hooks, is_memory=is_memory)
@@ -145,7 +139,7 @@ class Worker(StatelessServer):
                 parts.duties.about.lacks = found.lacks
                 if not self._is_overridden("application_send"):
                     self._tracked.outlet = parts.outbox.take
-                past.on_other = parts.duties.history_changed
+                watch_history(self._store, links, found.keys, self._holdings, parts.duties)
                 self._let_watch(links, parts)
                 self._started.set()
                 await self._serve(parts)
@@ -174,10 +168,11 @@ class Worker(StatelessServer):
     def _build(self, links: Links, scripts: Scripts, keys: Keys, meta: Meta) -> Parts:
         config, holdings, hooks, clock = self._config, self._holdings, self._hooks, self._clock
         clock.start()
-        reads = Reads()
-        settlement = Settlement(holdings, self._pool, reads, hooks, config.scope_waiting)
+        holdings.ears = make_ears(links)
+        settlement = Settlement(holdings, self._pool, hooks, config.scope_waiting)
         committer = Committer(
-            links.write, scripts.commit, keys, retention_of(config), hooks, settlement
+            *(links.write, scripts.commit, keys, retention_of(config), hooks, settlement),
+            lambda partition: node_name(links.write, keys.entries(partition)),
         )
         loader = Loader(links.command, keys, Window(config, holdings), hooks)
         settlement.committer, settlement.refill = committer, loader.refill
@@ -193,7 +188,7 @@ class Worker(StatelessServer):
         router.pasts = Pasts(config, clock, committer, burials, probing)
         leases = self._build_leases(links, scripts, keys, meta)
         handoff = HandOff(self._pool, holdings, committer, leases, clock, hooks)
-        renewal = self._build_renewal(scripts, keys, reads)
+        renewal = self._build_renewal(scripts, keys)
         duties = Duties(
             self._pool,
             holdings,
@@ -201,7 +196,6 @@ class Worker(StatelessServer):
             handoff,
             renewal or RenewalInLoop(links.command, scripts.renew, keys, config),
             config,
-            reads,
         )
         duties.parked, duties.pause = Parked(leases, holdings, loader.refill), pause
         self._equip(duties, links, scripts, keys)
@@ -210,9 +204,7 @@ class Worker(StatelessServer):
             committer=committer,
             loader=loader,
             outbox=Outbox(config, committer, self._tracked.attempt_of, clock, hooks),
-            reader=Reader(
-                (links.read, links.command), config, holdings, reads, router, duties, hooks
-            ),
+            reader=make_reader(links, config, holdings, router, duties, hooks),
             membership=Membership(duties, leases, config, holdings, balance, clock, hooks),
             renewal=renewal,
             handoff=handoff,
@@ -221,10 +213,11 @@ class Worker(StatelessServer):
             duties=duties,
         )
 
-    def _build_renewal(self, scripts: Scripts, keys: Keys, reads: Reads) -> Renewal | None:
+    def _build_renewal(self, scripts: Scripts, keys: Keys) -> Renewal | None:
         if self._store.is_memory:
             return None
-        return Renewal(self._store, scripts.renew, keys, self._config, self._hooks, reads)
+        config, hooks, ears = self._config, self._hooks, self._holdings.ears
+        return Renewal(self._store, scripts.renew, keys, config, hooks, ears)
 
     def _equip(self, duties: Duties, links: Links, scripts: Scripts, keys: Keys) -> None:
         """What tells of the worker, and who hears operators."""

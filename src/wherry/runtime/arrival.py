@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from ..broker.capabilities import find_lacks
-from ..broker.connect import PooledLink
+from ..broker.connect import CommandLink
 from ..broker.scripts import Scripts, fit_scripts
 from ..broker.streams import check_eviction, open_namespace
 from ..broker.wire import Keys, Meta
@@ -40,7 +40,7 @@ class Arrival:
 
     __slots__ = ("_config", "_hooks", "_is_memory", "_link")
 
-    def __init__(self, link: PooledLink, config: Config, hooks: Hooks, *, is_memory: bool) -> None:
+    def __init__(self, link: CommandLink, config: Config, hooks: Hooks, *, is_memory: bool) -> None:
         """Ask over a link."""
         self._link = link
         self._config = config

@@ -1,7 +1,8 @@
 """Committer: carries operations to Redis, in order, one call per partition at a time.
 
 The order of effects is the order in which operations were put in: a partition has one call
-in flight, which is sent again until it is answered. Calls of one tick share a write.
+in flight, which is sent again until it is answered. Calls of one tick share a write, in a cluster
+those to one node: each node has a way of its own, and one that is away holds up no other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
@@ -26,15 +26,19 @@ from ..broker.calls import (
 )
 from ..broker.commits import Emit, Operation, Outcome
 from ..broker.link import Link
+from ..broker.redirects import is_try_again
 from ..broker.scripts import Script, run_many
 from ..broker.wire import Keys
 from ..errors import StoreRefused, StoreUnavailable, WherryError
 from ..hooks import Hooks
-from ..model import ScopeId
+from ..model import Partition, ScopeId
 from .holding import Holding, Track
 from .meter import Meter
 from .outage import Outage
+from .queues import Queue, Sent, Way
 
+BETWEEN_S = 0.02
+"""A partition whose slot is between two nodes of a cluster is tried again after so long."""
 QUEUE_LIMIT = 4_000
 QUEUE_LIMIT_BYTES = 4 * 2**20
 
@@ -55,8 +59,6 @@ class Result(NamedTuple):
     reason: str
 
 
-Sent = tuple[Operation, Track]
-"""An operation and the track of its scope."""
 _OPERATION: Callable[[Sent], Operation] = itemgetter(0)
 
 
@@ -70,27 +72,6 @@ class Desk(Protocol):
     def settle(self, holding: Holding, results: Sequence[Result] | None) -> None:
         """The results of a call, in order, or None when the holding is fenced."""
         ...
-
-
-@dataclass(slots=True, eq=False)
-class _Queue:
-    holding: Holding
-    waiting: deque[Sent] = field(default_factory=lambda: deque())
-    waiting_bytes: int = 0
-    in_flight: list[Sent] = field(default_factory=lambda: [])
-    is_resent: bool = False
-    emitted: int = 0
-    flushed: list[asyncio.Future[None]] = field(default_factory=lambda: [])
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.waiting and not self.in_flight
-
-    def wake(self) -> None:
-        for waiter in self.flushed:
-            if not waiter.done():
-                waiter.set_result(None)
-        self.flushed.clear()
 
 
 class Committer:
@@ -108,6 +89,7 @@ class Committer:
         retention: Retention,
         hooks: Hooks,
         desk: Desk,
+        node_of: Callable[[Partition], str] = lambda _: "",
     ) -> None:
         """Carry operations.
 
@@ -118,6 +100,7 @@ class Committer:
             retention: of what is written.
             hooks: reports.
             desk: gets the answers.
+            node_of: names the node to which the calls of a partition go now.
         """
         self.meter: Meter | None = None
         self._link = link
@@ -126,15 +109,15 @@ class Committer:
         self._retention = retention
         self._hooks = hooks
         self._desk = desk
-        self._queues: dict[Holding, _Queue] = {}
-        self._ready: dict[Holding, _Queue] = {}
-        self._work = asyncio.Event()
-        self._is_sending = False
+        self._queues: dict[Holding, Queue] = {}
+        self._node_of = node_of
+        self._ways: dict[str, Way] = {}
+        self._tasks: asyncio.TaskGroup | None = None
 
     @property
     def is_idle(self) -> bool:
         """Whether no answer is on its way, nor anything about to be sent."""
-        return not self._ready and not self._is_sending
+        return not any(way.ready or way.is_sending for way in self._ways.values())
 
     def put(self, track: Track, operation: Operation) -> None:
         """Queue an operation behind the others of its partition."""
@@ -147,13 +130,27 @@ class Committer:
         track.outstanding += 1
         queue.waiting.append((operation, track))
         queue.waiting_bytes += operation.size_bytes
-        if not queue.in_flight and holding not in self._ready:
-            self._ready[holding] = queue
-            self._work.set()
+        if not queue.in_flight and queue.way is None:
+            self._make_ready(queue)
 
-    def _make_queue(self, holding: Holding) -> _Queue:
+    def _make_ready(self, queue: Queue) -> None:
+        """Let a queue be sent soon, unless its partition is lost."""
+        holding = queue.holding
+        if holding.is_lost or queue.way is not None:
+            return
+        name = self._node_of(holding.partition)
+        way = self._ways.get(name)
+        if way is None:
+            way = self._ways[name] = Way()
+            if self._tasks is not None:
+                self._tasks.create_task(self._run(way), name=f"committer:{name}")
+        queue.way = way
+        way.ready[holding] = queue
+        way.work.set()
+
+    def _make_queue(self, holding: Holding) -> Queue:
         self._queues = {one: queue for one, queue in self._queues.items() if not one.is_lost}
-        queue = self._queues[holding] = _Queue(holding)
+        queue = self._queues[holding] = Queue(holding)
         return queue
 
     def withdraw(self, holding: Holding, scope_id: ScopeId) -> list[Operation]:
@@ -173,7 +170,8 @@ class Committer:
         """Forget everything of a lost partition."""
         queue = self._queues.pop(holding, None)
         if queue is not None:
-            self._ready.pop(holding, None)
+            if queue.way is not None:
+                queue.way.ready.pop(holding, None)
             queue.wake()
 
     async def flush(self, holding: Holding) -> None:
@@ -194,19 +192,27 @@ class Committer:
                 return
             await self._wait(queue)
 
-    async def _wait(self, queue: _Queue) -> None:
+    async def _wait(self, queue: Queue) -> None:
         waiter = asyncio.get_running_loop().create_future()
         queue.flushed.append(waiter)
         await waiter
 
     async def run(self) -> None:
-        """Send what is queued, for ever; raises as `Outage.wait` does."""
+        """Send what is queued, for ever; raises as `Outage.wait` does, perhaps in a group."""
+        async with asyncio.TaskGroup() as self._tasks:
+            for name, way in self._ways.items():
+                self._tasks.create_task(self._run(way), name=f"committer:{name}")
+            await asyncio.get_running_loop().create_future()
+
+    async def _run(self, way: Way) -> None:
         outage = Outage("committing", self._hooks)
         while True:
-            await self._work.wait()
-            self._work.clear()
-            queues, self._ready = list(self._ready.values()), {}
-            self._is_sending = True
+            await way.work.wait()
+            way.work.clear()
+            queues, way.ready = list(way.ready.values()), {}
+            for queue in queues:
+                queue.way = None
+            way.is_sending = True
             try:
                 await self._send([queue for queue in queues if not queue.holding.is_lost])
                 outage.over()
@@ -214,17 +220,25 @@ class Committer:
                 self._again(queues)
                 await outage.wait(error)
             finally:
-                self._is_sending = False
+                way.is_sending = False
 
-    def _again(self, queues: Sequence[_Queue]) -> None:
+    def _again(self, queues: Sequence[Queue]) -> None:
         for queue in queues:
-            if queue.in_flight and not queue.holding.is_lost:
+            if queue.in_flight and not queue.is_aside:
                 queue.is_resent = True
-                self._ready[queue.holding] = queue
-                self._work.set()
+                self._make_ready(queue)
 
-    async def _send(self, queues: Sequence[_Queue]) -> None:
-        calls: list[tuple[_Queue, Call]] = []
+    def _set_aside(self, queue: Queue) -> None:
+        """Try a partition again whose slot is on its way; the others need not wait for it."""
+        queue.is_resent = queue.is_aside = True
+        asyncio.get_running_loop().call_later(BETWEEN_S, self._resume, queue)
+
+    def _resume(self, queue: Queue) -> None:
+        queue.is_aside = False
+        self._make_ready(queue)
+
+    async def _send(self, queues: Sequence[Queue]) -> None:
+        calls: list[tuple[Queue, Call]] = []
         for queue in queues:
             if not queue.in_flight:
                 self._load(queue)
@@ -257,7 +271,9 @@ class Committer:
             self.meter.answered(sent_at_s, [len(call.operations) for _, call in calls])
         refusal: StoreUnavailable | StoreRefused | None = None
         for (queue, _), answer in zip(calls, answers, strict=True):
-            if isinstance(answer, StoreUnavailable | StoreRefused):
+            if is_try_again(answer):
+                self._set_aside(queue)
+            elif isinstance(answer, StoreUnavailable | StoreRefused):
                 refusal = answer
             else:
                 self._answer(queue, answer)
@@ -265,7 +281,7 @@ class Committer:
             # What was answered has nothing in flight any more; the others are sent again.
             raise refusal
 
-    def _load(self, queue: _Queue) -> None:
+    def _load(self, queue: Queue) -> None:
         """Move what fits into one call from the queue into flight."""
         waiting = queue.waiting
         if len(waiting) <= MAX_OPERATIONS and queue.waiting_bytes <= MAX_BYTES:
@@ -277,7 +293,7 @@ class Committer:
         queue.in_flight = [waiting.popleft() for _ in range(count)]
         queue.waiting_bytes -= size
 
-    def _answer(self, queue: _Queue, answer: object) -> None:
+    def _answer(self, queue: Queue, answer: object) -> None:
         sent, was_resent = queue.in_flight, queue.is_resent
         queue.in_flight, queue.is_resent = [], False
         holding = queue.holding
@@ -287,18 +303,17 @@ class Committer:
             self._desk.settle_done(holding, sent)
         else:
             self._settle(queue, sent, answer, was_resent=was_resent)
-        if queue.waiting and not holding.is_lost:
-            self._ready[holding] = queue
-            self._work.set()
+        if queue.waiting:
+            self._make_ready(queue)
         queue.wake()
 
-    def _note_emits(self, queue: _Queue, sent: Sequence[Sent]) -> None:
+    def _note_emits(self, queue: Queue, sent: Sequence[Sent]) -> None:
         for operation, _ in sent:
             if isinstance(operation, Emit):
                 queue.emitted = operation.number
 
     def _settle(
-        self, queue: _Queue, sent: Sequence[Sent], answer: object, *, was_resent: bool
+        self, queue: Queue, sent: Sequence[Sent], answer: object, *, was_resent: bool
     ) -> None:
         holding = queue.holding
         if isinstance(answer, WherryError):

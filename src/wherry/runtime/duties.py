@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 from ..config import Config
@@ -15,7 +15,7 @@ from .holding import Holding, Holdings
 from .parked import Parked
 from .pause import Pause
 from .pool import Pool
-from .reader import MARGIN_S, Reads
+from .reads import MARGIN_S
 from .renewal import Held
 from .settlement import Settlement
 
@@ -48,7 +48,6 @@ class Duties:
         handoff: HandOff,
         renewer: Renewer,
         config: Config,
-        reads: Reads,
     ) -> None:
         """Act for one run of a worker.
 
@@ -59,7 +58,6 @@ class Duties:
             handoff: what to do when they are given up.
             renewer: told which leases are held whenever that has changed, and at each beat.
             config: limits of draining, idling and reading.
-            reads: tell whether reads are answered.
         """
         self.parked: Parked
         self.about: About
@@ -72,7 +70,6 @@ class Duties:
         self._renewer = renewer
         renewer.on_lost = self.lost
         self._config = config
-        self._reads = reads
 
     def describe(self) -> dict[str, str]:
         """What the worker says of itself in its member hash."""
@@ -91,7 +88,8 @@ class Duties:
 
     def can_claim(self) -> bool:
         """Whether what it claimed would be read: not while reads stay without an answer."""
-        return not self._reads.is_overdue(time.monotonic(), self._config.block_s + MARGIN_S)
+        ears, limit_s = self._holdings.ears, self._config.block_s + MARGIN_S
+        return not ears.is_overdue(time.monotonic(), limit_s)
 
     def has_room(self) -> bool:
         """Whether the pool takes another scope, and anything may be read."""
@@ -105,10 +103,15 @@ class Duties:
         """Whether answers of commits, which make room, are on their way."""
         return not self._settlement.committer.is_idle
 
-    def history_changed(self) -> None:
-        """Redis may have gone back in time: nothing in memory can be trusted."""
+    def history_changed(self, partitions: Container[Partition] | None = None) -> None:
+        """Redis may have gone back in time: nothing in memory can be trusted.
+
+        Args:
+            partitions: whose data is meant; None: all.
+        """
         for holding in self._holdings.all():
-            self._settlement.lose(holding, "Redis was restarted or replaced")
+            if partitions is None or holding.partition in partitions:
+                self._settlement.lose(holding, "Redis was restarted or replaced")
 
     async def held_changed(self) -> None:
         """Renew what is held, and end what has been idle for too long."""

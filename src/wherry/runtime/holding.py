@@ -15,6 +15,7 @@ from ..engine.ledger import Ledger
 from ..engine.suspects import Takeover
 from ..model import AttemptsRow, EntryId, Partition, ScopeId, partition_of
 from .lane import Lane
+from .reads import Ears, Reads, SharedReads
 from .tallies import Tallies
 
 
@@ -183,6 +184,7 @@ class Holdings:
         "avoided",
         "changed",
         "damaged",
+        "ears",
         "ownerless",
         "partitions",
         "tallies",
@@ -198,8 +200,9 @@ class Holdings:
         those that nobody can claim, because something else was written over their lease;
         ``unserved`` are those avoided here and taken by nobody else; ``ownerless`` is how many of
         the namespace had no owner at the last beat; ``tallies`` count what was done with all that
-        were ever owned.
+        were ever owned; ``ears`` are the reads of all that are owned.
         """
+        self.ears: Ears = SharedReads(Reads())
         self.tallies = Tallies()
         self.avoided: set[Partition] = set()
         self.damaged: set[Partition] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from ..broker.cluster import is_cluster
 from ..broker.link import Link
 from ..broker.streams import RawEntry, fetch_entries, load_states
 from ..broker.wire import Keys
@@ -15,6 +16,8 @@ from .outage import Outage
 from .window import Window
 
 REFILL_COUNT = 32
+AGAIN_S = 0.2
+"""What a node of a cluster did not answer is asked again after so long."""
 
 Loaded = tuple[bytes, str]
 
@@ -85,28 +88,47 @@ class Loader:
             return
         scopes = [(track.holding.partition, track.scope_id) for track, _ in asked]
         answers = await load_states(self._link, self._keys, scopes)
-        for (_, future), answer in zip(asked, answers, strict=True):
+        away: list[tuple[Track, asyncio.Future[Loaded]]] = []
+        for (track, future), answer in zip(asked, answers, strict=True):
             if future.done():
                 continue
-            if isinstance(answer, WherryError):
+            if isinstance(answer, StoreUnavailable):
+                away.append((track, future))  # its node of a cluster; the others need not wait
+            elif isinstance(answer, WherryError):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
         self._states = self._states[len(asked) :]
         if self._states:
             self._work.set()
+        if away:
+            self._states += away
+            self._try_later()
+
+    def _try_later(self) -> None:
+        asyncio.get_running_loop().call_later(AGAIN_S, self._work.set)
 
     async def _fetch_deferred(self) -> None:
+        away: list[Track] = []
         while self._refills:
             track = self._refills[0]
             wanted = track.refilling
             if wanted is not None and not track.holding.is_lost:
                 key = self._keys.entries(track.holding.partition)
-                found = await fetch_entries(self._link, key, wanted)
+                try:
+                    found = await fetch_entries(self._link, key, wanted)
+                except StoreUnavailable:
+                    if not is_cluster(self._link):
+                        raise
+                    away.append(self._refills.pop(0))
+                    continue
                 # While we waited the scope may have been dropped and its ids let go.
                 if track.refilling is wanted and not track.holding.is_lost:
                     self._refilled(track, found)
             self._refills.pop(0)
+        if away:
+            self._refills += away
+            self._try_later()
 
     def _refilled(self, track: Track, found: list[RawEntry | None]) -> None:
         ledger, wanted = track.holding.ledger, track.refilling or []

@@ -267,6 +267,8 @@ class Membership:
             await self._let_go(claimed)
             return
         for one, packed in zip(claimed, rows, strict=True):
+            if packed is None:
+                continue  # its node went away behind the claim; as its owner we get it again
             ledger = Ledger(partition=one.partition, token=one.token)
             attempts = self._read_rows(packed)
             takeover = self._judge(one, attempts) if one.is_unclean else None

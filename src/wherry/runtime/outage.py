@@ -21,10 +21,18 @@ PATIENCE_S = 10.0
 class Outage:
     """The troubles of one kind of traffic, one after another."""
 
-    __slots__ = ("_hooks", "_pause_s", "_refused_since_s", "_since_s", "_what")
+    __slots__ = ("_company", "_hooks", "_pause_s", "_refused_since_s", "_since_s", "_what")
 
-    def __init__(self, what: str, hooks: Hooks) -> None:
-        """Begin in good weather; ``what`` names the traffic in the log: "reading"."""
+    def __init__(self, what: str, hooks: Hooks, company: set[Outage] | None = None) -> None:
+        """Begin in good weather.
+
+        Args:
+            what: names the traffic in the log: "reading".
+            hooks: reports.
+            company: those of one kind that are in trouble now; the first of them tells of it, and
+                the last that it is over.
+        """
+        self._company = set[Outage]() if company is None else company
         self._what = what
         self._hooks = hooks
         self._pause_s = 0.0
@@ -47,7 +55,8 @@ class Outage:
         report = self._hooks.detail
         if self._since_s is None:
             self._since_s = now_s
-            report = self._hooks.warn
+            report = self._hooks.detail if self._company else self._hooks.warn
+            self._company.add(self)
         self._pause_s = min(MAX_PAUSE_S, 2 * self._pause_s or FIRST_PAUSE_S)
         report(f"{self._what} waits for Redis", reason=str(error), duration_s=self._pause_s)
         await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))
@@ -56,6 +65,12 @@ class Outage:
         """Redis has answered."""
         if self._since_s is not None:
             duration_s = asyncio.get_running_loop().time() - self._since_s
-            self._hooks.life(f"{self._what} goes on", duration_s=round(duration_s, 3))
+            self.leave()
+            report = self._hooks.detail if self._company else self._hooks.life
+            report(f"{self._what} goes on", duration_s=round(duration_s, 3))
             self._since_s = self._refused_since_s = None
             self._pause_s = 0.0
+
+    def leave(self) -> None:
+        """It is no more to be told of: whoever met it has ended."""
+        self._company.discard(self)

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from ..broker.link import Link
 from ..broker.streams import RawEntry, read_streams
 from ..broker.wire import Keys
 from ..config import Config
-from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
+from ..errors import StoreError, StoreRefused, StoreUnavailable
 from ..hooks import Hooks
-from ..model import EntryId, Partition
+from ..model import Partition
 from .holding import Holding, Holdings
 from .outage import Outage
+from .reads import Reads
+from .recheck import recheck
 from .router import Router
 from .selection import Choice, Selection
 
-RECHECK_S = 60.0
 UNBLOCK_PAUSE_S = 0.005
 TRICKLE = 64
 """So many entries are worth a read of their own while commits are under way."""
 GATHER_S = 0.02
 """Longest time for which fewer wait for an answer to a commit."""
-MARGIN_S = 2.0
-"""An answer may be so late."""
 
 
 class Gate(Protocol):
@@ -49,41 +46,6 @@ class Gate(Protocol):
     def is_settling(self) -> bool:
         """Whether answers of commits, which make room, are on their way."""
         ...
-
-
-@dataclass(slots=True, eq=False)
-class Reads:
-    """Which reads are on their way.
-
-    A connection of which only one half is alive answers nothing, is given up after a time, and so
-    is the next. Whoever reads over such ones must not keep partitions, so that time is counted
-    from the first read without an answer.
-
-    Attributes:
-        sent: reads sent so far.
-        answered: reads answered so far, or whose connection is closed.
-        waiting_since_s: monotonic time since which an answer is owed, 0.0 if none is: nothing is
-            read on purpose, or a connection was closed before the answer was due.
-    """
-
-    sent: int = 0
-    answered: int = 0
-    waiting_since_s: float = 0.0
-
-    def begin(self) -> None:
-        """A read is sent."""
-        self.sent += 1
-        self.waiting_since_s = self.waiting_since_s or time.monotonic()
-
-    def end(self, *, is_answered: bool, block_s: float) -> None:
-        """It is answered, or its connection is closed; it blocked for ``block_s`` at most."""
-        self.answered = self.sent
-        if is_answered or not self.is_overdue(time.monotonic(), block_s):
-            self.waiting_since_s = 0.0
-
-    def is_overdue(self, now_s: float, limit_s: float) -> bool:
-        """Whether at an instant an answer was owed for longer than it may take."""
-        return self.waiting_since_s > 0 and now_s - self.waiting_since_s > limit_s
 
 
 class Reader:
@@ -131,7 +93,8 @@ class Reader:
         """
         outage = Outage("reading", self._hooks)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._recheck(), name="recheck")
+            rechecking = recheck(self._links[1], self._keys, self._holdings)
+            tasks.create_task(rechecking, name="recheck")
             tasks.create_task(self._watch(), name="watch")
             while True:
                 try:
@@ -294,28 +257,3 @@ class Reader:
             # Once for each read: a timeout that is about to strike cannot be set again.
             self._waiting = None
             self._patience.reschedule(asyncio.get_running_loop().time())
-
-    async def _recheck(self) -> None:
-        """Once a minute look whether a quiet partition holds what the cursor has passed."""
-        while True:
-            await asyncio.sleep(RECHECK_S)
-            quiet = [
-                holding
-                for holding in self._holdings.all()
-                if not holding.ledger.in_flight and not holding.deferred.count
-            ]
-            cursors: list[EntryId] = [holding.ledger.cursor for holding in quiet]
-            keys = [self._keys.entries(holding.partition) for holding in quiet]
-            try:
-                sizes = await self._links[1].calls([("XLEN", key) for key in keys])
-            except WherryError:
-                continue
-            for holding, cursor, size in zip(quiet, cursors, sizes, strict=True):
-                if isinstance(size, Exception):
-                    continue
-                if holding.is_unreadable:
-                    holding.is_unreadable = False
-                    self._holdings.changed.set()
-                if size and holding.ledger.cursor == cursor and not holding.ledger.in_flight:
-                    holding.ledger.rewind()
-                    self._holdings.changed.set()

@@ -11,19 +11,20 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import cast
 
-from ..broker.connect import Store, SyncLink
-from ..broker.leases import renew_command, renew_held
+from ..broker.blocking import BlockingLink
+from ..broker.connect import Store
+from ..broker.leases import renew_held
 from ..broker.link import Link
-from ..broker.scripts import Script, is_unknown_script
+from ..broker.renewing import renew_apart, renew_together
+from ..broker.scripts import Script
 from ..broker.wire import Keys
 from ..config import Config
-from ..errors import StoreError, StoreUnavailable, WherryError
+from ..errors import StoreUnavailable, WherryError
 from ..hooks import Hooks
 from ..model import Partition, Token
 from .blocked import Blocked
-from .reader import MARGIN_S, Reads
+from .reads import MARGIN_S, Ears
 
 Held = tuple[tuple[Partition, Token], ...]
 JOIN_WITHIN_S = 2.0
@@ -43,7 +44,7 @@ class Renewal:
         keys: Keys,
         config: Config,
         hooks: Hooks,
-        reads: Reads,
+        ears: Ears,
     ) -> None:
         """Renew for the running event loop.
 
@@ -53,7 +54,7 @@ class Renewal:
             keys: of the namespace.
             config: lease, beat and block times.
             hooks: reports.
-            reads: tell whether a read is under way.
+            ears: tell which partitions are read.
         """
         self.on_lost: Callable[[Sequence[tuple[Partition, Token]]], None]
         self._held: Held = ()
@@ -62,7 +63,7 @@ class Renewal:
         self._keys = keys
         self._config = config
         self._hooks = hooks
-        self._reads = reads
+        self._ears = ears
         self._turned_at_s = time.monotonic()
         self._stop = threading.Event()
         self._blocked = Blocked(hooks)
@@ -88,38 +89,45 @@ class Renewal:
             await asyncio.to_thread(thread.join, JOIN_WITHIN_S)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        link = self._store.sync_link(answer_timeout_s=self._config.lease_s)
+        link = self._store.sync_link(answer_timeout_s=self._answer_timeout_s())
         try:
             while not self._stop.wait(self._config.beat_s):
                 lease_s, beat_s = self._config.lease_s, self._config.beat_s
                 self._blocked.look(loop, self._turned_at_s, lease_s / 2, 1.5 * beat_s)
-                held = self._held
-                if held and self._may_renew():
+                held = self._renewable(self._held)
+                if held:
                     self._renew(loop, link, held)
         finally:
             link.close()
 
-    def _may_renew(self) -> bool:
-        turned_at_s = self._turned_at_s
-        if time.monotonic() - turned_at_s > self._config.lease_s:
-            return False
-        # As of the last turn: while the loop is busy an answer may lie there unread.
-        return not self._reads.is_overdue(turned_at_s, self._config.block_s + MARGIN_S)
+    def _answer_timeout_s(self) -> float:
+        # The nodes of a cluster wait for one another.
+        is_alone = self._store.topology is None
+        return self._config.lease_s if is_alone else self._config.beat_s / 2
 
-    def _renew(self, loop: asyncio.AbstractEventLoop, link: SyncLink, held: Held) -> None:
-        command = renew_command(self._script, self._keys, held, int(self._config.lease_s * 1000))
+    def _renewable(self, held: Held) -> Held:
+        """The leases that may be renewed: what is not read others shall have."""
+        turned_at_s, ears = self._turned_at_s, self._ears
+        if time.monotonic() - turned_at_s > self._config.lease_s:
+            return ()
+        # As of the last turn: while the loop is busy an answer may lie there unread.
+        limit_s = self._config.block_s + MARGIN_S
+        return tuple(one for one in held if not ears.is_deaf(one[0], turned_at_s, limit_s))
+
+    def _renew(self, loop: asyncio.AbstractEventLoop, link: BlockingLink, held: Held) -> None:
+        renew = renew_together if self._store.topology is None else renew_apart
+        ttl_ms = int(self._config.lease_s * 1000)
         try:
-            try:
-                answers = link.call(*command)
-            except StoreError as error:
-                if not is_unknown_script(error):
-                    raise
-                answers = link.call(*self._script.whole(command))
+            answers = renew(link, self._script, self._keys, held, ttl_ms)
         except WherryError as error:
             self._hooks.detail("leases could not be renewed", reason=str(error))
             self._revive(error)
             return
-        lost = [one for one, kept in zip(held, cast("list[int]", answers), strict=True) if not kept]
+        failures = [answer for answer in answers if isinstance(answer, WherryError)]
+        if failures:
+            reason, count = str(failures[0]), len(failures)
+            self._hooks.detail("leases could not be renewed", reason=reason, count=count)
+        lost = [one for one, kept in zip(held, answers, strict=True) if kept is False]
         if lost:
             try:
                 loop.call_soon_threadsafe(self.on_lost, lost)

@@ -18,7 +18,6 @@ from .committer import Committer, Result, Sent
 from .delivery import Delivery
 from .holding import Holding, Holdings, Track
 from .pool import Pool
-from .reader import Reads
 
 
 class Settlement:
@@ -30,9 +29,7 @@ class Settlement:
         settled: called after each call's results, and when a partition is lost; the same.
     """
 
-    def __init__(
-        self, holdings: Holdings, pool: Pool, reads: Reads, hooks: Hooks, scope_waiting: int
-    ) -> None:
+    def __init__(self, holdings: Holdings, pool: Pool, hooks: Hooks, scope_waiting: int) -> None:
         """Work on the worker's holdings."""
         self._refill_below = max(1, scope_waiting // 2)
         self.committer: Committer
@@ -40,7 +37,6 @@ class Settlement:
         self.settled: Callable[[], None]
         self._holdings = holdings
         self._pool = pool
-        self._reads = reads
         self._hooks = hooks
 
     def settle_done(self, holding: Holding, sent: Sequence[Sent]) -> None:
@@ -173,7 +169,8 @@ class Settlement:
         return in_hand
 
     def _finish(self, holding: Holding, entry_ids: Sequence[EntryId]) -> None:
-        holding.ledger.finish(entry_ids, self._reads.sent, self._reads.answered)
+        reads = self._holdings.ears.of(holding.partition)
+        holding.ledger.finish(entry_ids, reads.sent, reads.answered)
         if holding.attempts:
             for entry_id in entry_ids:
                 holding.forget(entry_id)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ..broker.deadletters import read_letter
-from ..broker.leases import read_owners
 from ..broker.link import Link
+from ..broker.owners import read_owners
 from ..broker.scripts import Scripts
 from ..broker.streams import RawEntry, load_states
 from ..broker.wire import Keys, unpack
-from ..errors import StoreError
 from ..model import DeadLetter, Partition, ScopeId, partition_of
 
 
@@ -48,7 +47,7 @@ class Look:
         """The durable state of a scope, empty if none is kept."""
         partition = partition_of(scope_id, len(self._partitions))
         answers = await load_states(self._link, self._keys, [(partition, ScopeId(scope_id))])
-        if isinstance(answers[0], StoreError):
+        if isinstance(answers[0], Exception):
             raise answers[0]
         packed = answers[0][0]
         return cast("dict[str, Any]", unpack(packed)) if packed else {}

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from ..broker.connect import SyncLink, open_store
+from ..broker.blocking import BlockingLink
+from ..broker.connect import open_store
 from ..broker.memory import CLOCK_KEY, drop_memory, memory_server
 from ..broker.wire import Keys
 from ..client.client import Client
@@ -53,7 +54,7 @@ class Scene:
                 self.fleet.drain()
 
 
-def _make_clock(name: str, ticker: SyncLink) -> Callable[[float], None]:
+def _make_clock(name: str, ticker: BlockingLink) -> Callable[[float], None]:
     """Tie a store to a clock; returns what must be told its time whenever it has moved."""
     # Whole milliseconds: how fractions are rounded must not depend on when a test was started.
     server, started_ms = memory_server(name), int(time.time()) * 1000

@@ -1,0 +1,67 @@
+"""Queues: what waits to be written, by partition, and by the node that is to write it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from ..broker.commits import Operation
+from .holding import Holding, Track
+
+Sent = tuple[Operation, Track]
+"""An operation and the track of its scope."""
+
+
+@dataclass(slots=True, eq=False)
+class Way:
+    """What goes to one node; nothing else waits while that is away.
+
+    Attributes:
+        ready: queues that are sent next.
+        work: set when there are any.
+        is_sending: an answer is on its way.
+    """
+
+    ready: dict[Holding, Queue] = field(default_factory=lambda: {})
+    work: asyncio.Event = field(default_factory=asyncio.Event)
+    is_sending: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Queue:
+    """What waits to be written to one partition, one call after the other.
+
+    Attributes:
+        holding: the partition.
+        way: where it is ready to be sent, None while it is not.
+        waiting: operations that are not sent yet.
+        waiting_bytes: their size.
+        in_flight: those of the call that is under way, until it is answered.
+        is_resent: that call was sent before.
+        is_aside: it waits for its slot to arrive at another node.
+        emitted: number of the last emit that was acknowledged.
+        flushed: who waits for the next answer.
+    """
+
+    holding: Holding
+    way: Way | None = None
+    waiting: deque[Sent] = field(default_factory=lambda: deque())
+    waiting_bytes: int = 0
+    in_flight: list[Sent] = field(default_factory=lambda: [])
+    is_resent: bool = False
+    is_aside: bool = False
+    emitted: int = 0
+    flushed: list[asyncio.Future[None]] = field(default_factory=lambda: [])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all is acknowledged."""
+        return not self.waiting and not self.in_flight
+
+    def wake(self) -> None:
+        """Let those look who wait for an answer."""
+        for waiter in self.flushed:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.flushed.clear()
