@@ -11,7 +11,8 @@ from ..errors import BacklogFull, MessageError, NotReplicated, WherryError
 from ..model import EntryId, Outgoing
 from ..tracing import current_headers
 from .envelope import Envelope, pack_envelope, pack_plain
-from .sending import Batch, Order, Sender, Sent
+from .outgoings import Batch, Order, Sent
+from .sending import Sender
 from .session import Session
 
 Item = Envelope | tuple[str, Mapping[str, Any]]

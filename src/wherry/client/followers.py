@@ -106,15 +106,17 @@ class _Group:
     """Streams that share one read; the source of its watcher.
 
     Attributes:
+        bundle: of all these streams; see `Session.bundle_of`.
         tails: stream -> its end.
         seen: stream -> last id seen, of those that are watched; kept ready for each read.
         watcher: does the reading.
     """
 
-    __slots__ = ("_doubted", "_partitions", "_session", "seen", "tails", "watcher")
+    __slots__ = ("_doubted", "_partitions", "_session", "bundle", "seen", "tails", "watcher")
 
-    def __init__(self, session: Session, name: str) -> None:
+    def __init__(self, session: Session, name: str, bundle: int) -> None:
         self._session = session
+        self.bundle = bundle
         self._partitions = session.known.partitions if session.known is not None else 0
         self.tails: dict[str, _Tail] = {}
         self.seen: dict[str, str] = {}
@@ -253,7 +255,7 @@ class Followers:
         """Begin to follow a stream; call `go_live` when all that it held was read."""
         tail = self._tails.get(key)
         if tail is None:
-            tail = _Tail(key, self._find_group())
+            tail = _Tail(key, self._find_group(self._session.bundle_of(key)))
             self._tails[key] = tail.group.tails[key] = tail
         follower = Follower(key, since=tail.cursor)
         tail.followers[follower] = None
@@ -310,11 +312,11 @@ class Followers:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    def _find_group(self) -> _Group:
+    def _find_group(self, bundle: int) -> _Group:
         for group in self._groups:
-            if len(group.tails) < STREAMS_PER_READ:
+            if group.bundle == bundle and len(group.tails) < STREAMS_PER_READ:
                 return group
         self._made += 1
-        group = _Group(self._session, f"replies-{self._made}")
+        group = _Group(self._session, f"replies-{self._made}", bundle)
         self._groups.append(group)
         return group

@@ -7,136 +7,16 @@ and no reply is lost that was written before its request was known.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
-from ..broker.link import Command
-from ..broker.streams import RawEntry
-from ..broker.wire import read_reply
-from ..errors import ClientClosed, ReaderTooSlow, StoreUnavailable, WherryError
-from ..model import ORIGIN, Outgoing, Reply
-from .sending import Sender, Sent
+from ..errors import ClientClosed, StoreUnavailable
+from ..model import Outgoing
+from .outgoings import Sent
+from .sending import Sender
 from .session import Session
-from .watching import Watcher
-
-_COUNT = 512
-
-
-@dataclass(slots=True, eq=False)
-class Waiting:
-    """A request whose answer is awaited.
-
-    Attributes:
-        most: replies that it holds.
-        most_bytes: the same, in bytes.
-        replies: came and were not taken.
-        size_bytes: their size.
-        error: why no more will come.
-        wake: set when one of these changes.
-    """
-
-    most: int
-    most_bytes: int
-    replies: deque[tuple[Reply, int]] = field(default_factory=lambda: deque())
-    size_bytes: int = 0
-    error: WherryError | None = None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def put(self, reply: Reply, size_bytes: int) -> None:
-        """Add a reply; beyond the bounds no more are taken."""
-        if self.error is not None:
-            return
-        if len(self.replies) >= self.most or self.size_bytes > self.most_bytes:
-            self.fail(ReaderTooSlow(reply.cause, len(self.replies)))
-            return
-        self.replies.append((reply, size_bytes))
-        self.size_bytes += size_bytes
-        self.wake.set()
-
-    def fail(self, error: WherryError) -> None:
-        """Say that no more will come."""
-        self.error = error
-        self.wake.set()
-
-    async def next(self) -> Reply:
-        """Take the next reply.
-
-        Raises:
-            WherryError: no more will come.
-        """
-        while not self.replies:
-            if self.error is not None:
-                raise self.error
-            self.wake.clear()
-            await self.wake.wait()
-        reply, size_bytes = self.replies.popleft()
-        self.size_bytes -= size_bytes
-        return reply
-
-
-@dataclass(slots=True, eq=False)
-class _Place:
-    """One partition's part of the inbox.
-
-    Attributes:
-        key: its stream.
-        asking: requests whose sending is under way.
-        waiting: cause -> request.
-        taken: ids to be deleted with the next write.
-        leaving: of those, how many went with the last write.
-        extended_at_s: when the stream's TTL was last extended.
-    """
-
-    key: str
-    asking: int = 0
-    waiting: dict[str, Waiting] = field(default_factory=lambda: {})
-    taken: list[bytes] = field(default_factory=lambda: [])
-    leaving: int = 0
-    extended_at_s: float = float("-inf")
-
-    @property
-    def is_watched(self) -> bool:
-        return bool(self.waiting) or self.asking > 0
-
-
-class _Early:
-    """Replies of unknown causes: the sending that caused them may still be under way."""
-
-    __slots__ = ("_issued", "_replies", "_under_way")
-
-    def __init__(self) -> None:
-        self._issued = 0
-        self._under_way: dict[int, None] = {}
-        self._replies: dict[tuple[str, str], tuple[int, list[tuple[Reply, int]]]] = {}
-
-    def begin(self) -> int:
-        """A sending begins; the ticket is for `end`."""
-        self._issued += 1
-        self._under_way[self._issued] = None
-        return self._issued
-
-    def end(self, ticket: int) -> None:
-        """It has ended; what no sending under way can have caused is dropped."""
-        del self._under_way[ticket]
-        oldest = next(iter(self._under_way), self._issued + 1)
-        for name, (newest, _) in list(self._replies.items()):
-            if newest >= oldest:
-                break
-            del self._replies[name]
-
-    def put(self, key: str, reply: Reply, size_bytes: int) -> None:
-        """Keep a reply if a sending is under way."""
-        if self._under_way:
-            kept = self._replies.setdefault((key, reply.cause), (self._issued, []))
-            kept[1].append((reply, size_bytes))
-
-    def take(self, key: str, cause: str) -> list[tuple[Reply, int]]:
-        """The replies of a cause that has become known."""
-        return self._replies.pop((key, cause), (0, []))[1]
+from .shelf import Early, Place, Shelf, Waiting
 
 
 class Inbox:
@@ -146,15 +26,15 @@ class Inbox:
         name: the inbox's name, unique for this client.
     """
 
-    __slots__ = ("_early", "_places", "_sender", "_session", "_watcher", "name")
+    __slots__ = ("_early", "_places", "_sender", "_session", "_shelves", "name")
 
     def __init__(self, session: Session, sender: Sender) -> None:
         """Read with a connection of its own, from the first request on."""
         self._session = session
         self._sender = sender
-        self._places: dict[str, _Place] = {}
-        self._early = _Early()
-        self._watcher = Watcher(session, self, name="inbox", count=_COUNT)
+        self._places: dict[str, tuple[Place, Shelf]] = {}
+        self._shelves: dict[int, Shelf] = {}
+        self._early = Early()
         self.name = secrets.token_hex(10)
 
     @asynccontextmanager
@@ -167,40 +47,43 @@ class Inbox:
         ticket = self._early.begin()
         # Reading starts before the message is written, unless the partition is not known yet.
         # It may be another one after that: a sender sees when the partition count has changed.
-        place = self._place(entry.scope_id)
+        found = self._place(entry.scope_id)
         try:
-            if place is not None:
-                place.asking += 1
-                self._watcher.changed()
+            if found is not None:
+                found[0].asking += 1
+                found[1].watcher.changed()
             try:
                 sent = await self._sender.send(entry)
             finally:
-                if place is not None:
-                    place.asking -= 1
-            place = self._place(entry.scope_id)
-            assert place is not None, "who has sent knows the partition"
+                if found is not None:
+                    found[0].asking -= 1
+                    found[1].watcher.changed()
+            found = self._place(entry.scope_id)
+            assert found is not None, "who has sent knows the partition"
+            place, shelf = found
             waiting = Waiting(self._session.config.in_flight, self._session.config.in_flight_bytes)
             for reply, size_bytes in self._early.take(place.key, sent.entry_id):
                 waiting.put(reply, size_bytes)
         finally:
             self._early.end(ticket)
-            self._watcher.changed()
         if not sent.is_new:
             # The copies go to whoever sent it first; the caller reads the scope's own replies.
             yield sent, waiting
             return
         place.waiting[sent.entry_id] = waiting
-        self._watcher.changed()
+        shelf.watcher.changed()
         try:
             yield sent, waiting
         finally:
             place.waiting.pop(sent.entry_id, None)
-            self._watcher.changed()
+            shelf.watcher.changed()
 
     async def aclose(self) -> None:
         """Fail all requests, end the reading and delete the inbox."""
-        self._fail(ClientClosed("this client was closed before the answer was complete"))
-        await self._watcher.aclose()
+        for shelf in self._shelves.values():
+            shelf.fail(ClientClosed("this client was closed before the answer was complete"))
+        for shelf in self._shelves.values():
+            await shelf.watcher.aclose()
         opened = self._session.known
         if opened is not None and self._places:
             try:
@@ -209,60 +92,17 @@ class Inbox:
                 pass  # what workers wrote expires by itself
         self._places.clear()
 
-    def cursors(self) -> Mapping[str, str]:
-        """The partitions with requests that wait."""
-        return {place.key: ORIGIN for place in self._places.values() if place.is_watched}
-
-    def before(self) -> Sequence[Command]:
-        """Deletes what was taken, and keeps alive what may come while nobody can read."""
-        now_s = asyncio.get_running_loop().time()
-        ttl_s = self._session.config.reply_ttl_s
-        commands: list[Command] = []
-        for place in self._places.values():
-            place.leaving = len(place.taken)
-            if place.taken:
-                commands.append(("XDEL", place.key, *place.taken))
-            if place.is_watched and now_s - place.extended_at_s > ttl_s / 4:
-                place.extended_at_s = now_s
-                commands.append(("PEXPIRE", place.key, int(ttl_s * 1000)))
-        return commands
-
-    async def deliver(self, found: Mapping[str, list[RawEntry]]) -> None:
-        """Hand the replies to those who wait for them."""
-        for place in self._places.values():
-            del place.taken[: place.leaving]
-            place.leaving = 0
-        for key, entries in found.items():
-            place = self._places[key]
-            for entry_id, flat in entries:
-                place.taken.append(entry_id)
-                try:
-                    reply = read_reply(entry_id, flat)
-                except ValueError:
-                    continue  # whoever wrote it, it is no reply
-                size_bytes = sum(map(len, flat))
-                waiting = place.waiting.get(reply.cause)
-                if waiting is None:
-                    self._early.put(key, reply, size_bytes)
-                else:
-                    waiting.put(reply, size_bytes)
-
-    def doubt(self) -> None:
-        """Nothing to do: the next read starts at the beginning again."""
-
-    async def refused(self, error: WherryError) -> None:
-        """All requests fail with what Redis says."""
-        self._fail(error)
-
-    def _fail(self, error: WherryError) -> None:
-        for place in self._places.values():
-            for waiting in place.waiting.values():
-                waiting.fail(error)
-            place.waiting = {}
-
-    def _place(self, scope_id: str) -> _Place | None:
+    def _place(self, scope_id: str) -> tuple[Place, Shelf] | None:
         opened = self._session.known
         if opened is None:
             return None
         key = self._session.keys.inbox(opened.partition_of(scope_id), self.name)
-        return self._places.setdefault(key, _Place(key))
+        found = self._places.get(key)
+        if found is None:
+            bundle = self._session.bundle_of(key)
+            shelf = self._shelves.get(bundle)
+            if shelf is None:
+                shelf = self._shelves[bundle] = Shelf(self._session, self._early)
+            place = shelf.places[key] = Place(key)
+            found = self._places[key] = place, shelf
+        return found

@@ -11,15 +11,17 @@ from typing import Any, Self
 from ..broker.connect import Store, open_store
 from ..broker.link import Link
 from ..broker.scripts import Scripts
+from ..broker.slots import slot_of
 from ..broker.streams import open_namespace, read_partition_count
 from ..broker.wire import Keys
 from ..config import Config
-from ..errors import ClientClosed, StoreIncompatible, WrongLoop
+from ..errors import ClientClosed, StoreIncompatible, StoreUnavailable, WrongLoop
 from ..model import Partition, partition_of
 from .tasks import Tasks
 
 _LOOK_AGAIN_S = 5.0
 _READS_AT_ONCE = 3
+_LOOK_WITHIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +121,17 @@ class Session:
             WherryError: as `opened` does, and when the store cannot be asked.
         """
         opened = await self.opened()
-        if asyncio.get_running_loop().time() < self._look_at_s:
+        if self._is_closed or asyncio.get_running_loop().time() < self._look_at_s:
+            return opened  # what is under way at the end is written as it was meant
+        if not self.is_cluster:
+            return await self._once(self._look_again)
+        try:
+            # The count is on one node, and what that does not say holds up no other.
+            async with asyncio.timeout(_LOOK_WITHIN_S):
+                return await self._once(self._look_again)
+        except (StoreUnavailable, TimeoutError):
+            self._look_at_s = asyncio.get_running_loop().time() + _LOOK_WITHIN_S
             return opened
-        return await self._once(self._look_again)
 
     async def _once(self, work: Callable[[], Coroutine[Any, Any, Opened]]) -> Opened:
         """Do a piece of opening work for all who ask meanwhile."""
@@ -136,6 +146,18 @@ class Session:
         if opening.cancelled():
             raise ClientClosed("this client was closed while it connected")
         return opening.result()
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether partitions are on different nodes."""
+        source = self._source
+        if isinstance(source, Store):
+            return source.topology is not None
+        return "+cluster:" in source[:20]
+
+    def bundle_of(self, key: str) -> int:
+        """Streams of one bundle can share a read: in a cluster those of one slot."""
+        return slot_of(key) if self.is_cluster else 0
 
     def unix_s(self) -> float:
         """Now, as `Store.unix_s` says; a store that is not open yet has the computer's clock."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..broker.link import Command, Link
+from ..broker.slot_link import SlotLink
 from ..broker.streams import RawEntry, read_streams
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 from .session import Opened, Session
@@ -158,7 +159,13 @@ class Watcher:
 
     async def _read_cut(self) -> dict[str, list[RawEntry]] | None:
         """The read itself; None if it was cut short."""
-        link = self._link or await self._connect(await self._session.opened())
+        opened = await self._session.opened()
+        link = self._link
+        if link is None:
+            first = next(iter(self._source.cursors()), None)
+            if first is None:
+                return None
+            link = await self._connect(opened, first)
         # Asked for only now: from here to the start of the read nothing can change them.
         cursors = dict(self._source.cursors())
         if self._is_stopping or not cursors:
@@ -184,12 +191,12 @@ class Watcher:
         await self._drop_link()
         return None
 
-    async def _connect(self, opened: Opened) -> Link:
+    async def _connect(self, opened: Opened, key: str) -> Link:
+        """A link for the stream of a key, and for all others of its bundle."""
         self._source.doubt()  # it may lead to another server than the one that was read before
-        link = self._link = opened.store.link(
-            answer_timeout_s=self._session.config.socket_timeout_s
-        )
-        if self._can_unblock:
+        timeout_s = self._session.config.socket_timeout_s
+        link = self._link = opened.store.reading_link(key, answer_timeout_s=timeout_s)
+        if self._can_unblock and not isinstance(link, SlotLink):
             try:
                 self._client_id = int(await link.call("CLIENT", "ID"))
             except (StoreRefused, StoreError):
@@ -223,6 +230,8 @@ class Watcher:
         opened = await self._session.opened()
         try:
             async with self._session.reads:
+                if isinstance(self._link, SlotLink):
+                    return await self._link.unblock(opened.link)
                 return await opened.link.call("CLIENT", "UNBLOCK", self._client_id) == 1
         except (StoreRefused, StoreError):
             self._can_unblock = False

@@ -1,0 +1,251 @@
+"""Outlet: writes messages in order, one write at a time.
+
+What comes during a write waits, and goes with the next. One server has one outlet. In a cluster
+each node has one, and a partition whose slot is on its way to another node has one of its own
+meanwhile: what cannot be written holds up nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from ..broker.batches import NodeAway
+from ..broker.redirects import is_try_again
+from ..broker.streams import SendTerms, send_entries
+from ..errors import ClientClosed, WherryError
+from ..model import EntryId, Partition
+from .outgoings import Failure, Parcel, Sent, confirm
+from .session import Opened, Session
+from .tasks import Backoff
+
+_WRITE_ENTRIES = 4_096
+_WRITE_BYTES = 4 * 2**20
+_CALL_ENTRIES = 1_024
+_CALL_BYTES = 2**20
+_RESEND_FOR_S = 15.0
+
+
+class Hall(Protocol):
+    """Whoever fills outlets."""
+
+    is_closing: bool
+
+    def taken(self, count: int, size_bytes: int) -> None:
+        """So much waits no more, and makes room."""
+        ...
+
+    def set_aside(self, partition: Partition, parcels: Sequence[Parcel], outlet: Outlet) -> None:
+        """These wait for their partition's slot to arrive; what was put behind them follows."""
+        ...
+
+
+class Outlet:
+    """Writes what is put into it.
+
+    Attributes:
+        waiting: what the next writes carry.
+        pending: partition -> messages that are not settled.
+        replicas: most that was asked for since nothing waited; 0: nobody need look.
+        task: writes while there is something.
+    """
+
+    __slots__ = ("_hall", "_is_apart", "_session", "pending", "replicas", "task", "waiting")
+
+    def __init__(self, session: Session, hall: Hall, *, is_apart: bool = False) -> None:
+        """Write on the session's link; apart is a partition that was set aside."""
+        self._session = session
+        self._hall = hall
+        self._is_apart = is_apart
+        self.waiting: deque[Parcel] = deque()
+        self.pending: Counter[Partition | None] = Counter()
+        self.replicas = 0
+        self.task: asyncio.Task[None] | None = None
+
+    def put(self, parcel: Parcel) -> None:
+        """Queue a message behind all that were put before; call `start` then."""
+        self.waiting.append(parcel)
+        self.pending[parcel.partition] += 1
+        self.replicas = max(self.replicas, parcel.batch.replicas)
+
+    def start(self) -> None:
+        """See to it that what waits is written."""
+        if self.task is None and self.waiting:
+            self.task = self._session.tasks.start(self._run(), "client:send")
+
+    def withdraw(self, partition: Partition) -> list[Parcel]:
+        """Take back what waits for a partition."""
+        taken = [one for one in self.waiting if one.partition == partition]
+        self.waiting = deque(one for one in self.waiting if one.partition != partition)
+        self._settled(taken)
+        return taken
+
+    async def _run(self) -> None:
+        parcels: list[Parcel] = []
+        try:
+            while self.waiting:
+                parcels = self._take()
+                await self._write(parcels)
+                self._settled(parcels)
+                parcels = []
+        finally:
+            self.task = None
+            self.replicas = 0
+            for parcel in (*parcels, *self.waiting):
+                if parcel.batch.results[parcel.place] is None:
+                    error = ClientClosed("this client was closed while it sent the message")
+                    parcel.settle(error)
+            self._hall.taken(len(self.waiting), sum(one.size_bytes for one in self.waiting))
+            self.waiting.clear()
+            self.pending.clear()
+
+    def _settled(self, parcels: Iterable[Parcel]) -> None:
+        pending = self.pending
+        for parcel in parcels:
+            left = pending[parcel.partition] - 1
+            if left > 0:
+                pending[parcel.partition] = left
+            else:
+                del pending[parcel.partition]
+
+    def _take(self) -> list[Parcel]:
+        """What the next write carries: the first that wait, up to its bounds."""
+        taken: list[Parcel] = []
+        size = 0
+        while self.waiting and len(taken) < _WRITE_ENTRIES and size < _WRITE_BYTES:
+            parcel = self.waiting.popleft()
+            size += parcel.size_bytes
+            taken.append(parcel)
+        self._hall.taken(len(taken), size)
+        return taken
+
+    async def _write(self, parcels: list[Parcel]) -> None:
+        """Send until each is settled: those with a message id again and again, for a while."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + _RESEND_FOR_S
+        backoff = Backoff()
+        while parcels:
+            rest: list[Parcel] = []
+            try:
+                opened = await self._session.current()
+            except WherryError as error:
+                failures = [Failure(parcel, error, was_sent=False) for parcel in parcels]
+            else:
+                chosen, rest = _choose(opened, parcels, self._session.config.backlog)
+                failures = await self._call(opened, chosen)
+                failures, rest = self._set_aside(failures, rest)
+            wait_s = backoff.next_s()
+            may_wait = not self._hall.is_closing and loop.time() + wait_s < until_s
+            again: list[Parcel] = []
+            for failure in failures:
+                if may_wait and failure.may_resend():
+                    again.append(failure.parcel)
+                else:
+                    failure.settle()
+            # Within a partition what failed stands before what was not chosen: order is kept.
+            parcels = again + rest
+            if again:
+                await asyncio.sleep(wait_s)
+
+    def _set_aside(
+        self, failures: list[Failure], rest: list[Parcel]
+    ) -> tuple[list[Failure], list[Parcel]]:
+        """Let partitions whose slot is between two nodes go their own way; what is left here.
+
+        Nothing was carried out, so that it may be sent again without a message id, too.
+        """
+        between = {one.parcel.partition: None for one in failures if is_try_again(one.error)}
+        if self._is_apart or self._hall.is_closing:
+            return failures, rest
+        for partition in between:
+            if partition is not None:
+                parcels = [one.parcel for one in failures if one.parcel.partition == partition]
+                parcels += [one for one in rest if one.partition == partition]
+                self._hall.set_aside(partition, parcels, self)
+        between.pop(None, None)
+        return (
+            [one for one in failures if one.parcel.partition not in between],
+            [one for one in rest if one.partition not in between],
+        )
+
+    async def _call(self, opened: Opened, chosen: dict[Partition, list[Parcel]]) -> list[Failure]:
+        """One write; settles what was appended or refused, returns the others."""
+        config = self._session.config
+        if not chosen:
+            return []
+        wanted = 0
+        if self.replicas:
+            wanted = max(one.batch.replicas for parcels in chosen.values() for one in parcels)
+        try:
+            answers, confirmed = await send_entries(
+                opened.link,
+                opened.scripts.send,
+                self._session.keys,
+                {
+                    partition: [one.entry for one in parcels]
+                    for partition, parcels in chosen.items()
+                },
+                self._terms(wanted),
+            )
+        except WherryError as error:
+            return [
+                Failure(one, error, was_sent=True) for parcels in chosen.values() for one in parcels
+            ]
+        failures: list[Failure] = []
+        for partition, answer in answers.items():
+            parcels = chosen[partition]
+            if isinstance(answer, WherryError):
+                was_sent = isinstance(answer, NodeAway)
+                failures += [Failure(parcel, answer, was_sent=was_sent) for parcel in parcels]
+                continue
+            for parcel, entry_id in zip(parcels, answer, strict=True):
+                if not entry_id:
+                    parcel.refuse(partition, config.backlog)
+                elif parcel.batch.replicas:
+                    parcel.settle(confirm(EntryId(entry_id), parcel.batch.replicas, confirmed))
+                elif entry_id[0] == "=":
+                    parcel.settle(Sent(EntryId(entry_id[1:]), is_new=False))
+                else:
+                    parcel.settle(Sent(EntryId(entry_id), is_new=True))
+        return failures
+
+    def _terms(self, replicas: int) -> SendTerms:
+        config = self._session.config
+        # WAIT is silent meanwhile, and silence for longer than that breaks the connection.
+        wait_s = min(config.replicas_timeout_s, config.socket_timeout_s / 2)
+        return SendTerms(
+            backlog=config.backlog,
+            dedup_ttl_ms=int(config.dedup_ttl_s * 1000),
+            replicas=replicas,
+            replicas_timeout_ms=int(wait_s * 1000),
+        )
+
+
+def _choose(
+    opened: Opened, parcels: Sequence[Parcel], backlog: int
+) -> tuple[dict[Partition, list[Parcel]], list[Parcel]]:
+    """What goes in one write, by partition, and what is left: no call blocks the store for long."""
+    chosen: dict[Partition, list[Parcel]] = {}
+    sizes: dict[Partition, int] = {}
+    rest: list[Parcel] = []
+    for parcel in parcels:
+        if parcel.batch.done.cancelled():
+            continue
+        partition = opened.partition_of(parcel.entry.scope_id)
+        order = parcel.batch.order
+        if order is not None and order.error is not None:
+            parcel.settle(order.error)
+        elif order is not None and partition in order.refused:
+            parcel.refuse(partition, backlog)
+        else:
+            size = sizes.get(partition, 0)
+            calls = chosen.setdefault(partition, [])
+            if len(calls) < _CALL_ENTRIES and size < _CALL_BYTES:
+                calls.append(parcel)
+                sizes[partition] = size + parcel.size_bytes
+            else:
+                sizes[partition] = _CALL_BYTES
+                rest.append(parcel)
+    return {partition: parcels for partition, parcels in chosen.items() if parcels}, rest
