@@ -104,7 +104,7 @@ def _ask(url: str, settings: Settings, options: HealthOptions) -> list[Liveness]
 
     link = open_store(url).sync_link(answer_timeout_s=within_s)
     try:
-        return ask(lambda commands: [link.call(*command) for command in commands])
+        return ask(link.calls)
     finally:
         link.close()
 

@@ -13,6 +13,7 @@ from ..broker.namespaces import read_namespace
 from ..broker.scripts import fit_scripts
 from ..broker.wire import Keys
 from ..model import MemberInfo, PartitionInfo
+from .nodes import NodeInfo, nodes_data, nodes_of, nodes_table
 from .tables import shorten, span, table
 
 UNUSED = "nobody has used it yet: no partitions, no workers"
@@ -29,6 +30,7 @@ class Status:
         members: living workers in order of joining.
         partitions: all of them, in order.
         paused_ms: for how long it has been paused, None if it is not.
+        nodes: of a cluster; empty if there is one server.
     """
 
     namespace: str
@@ -37,6 +39,7 @@ class Status:
     members: Sequence[MemberInfo]
     partitions: Sequence[PartitionInfo]
     paused_ms: int | None = None
+    nodes: Sequence[NodeInfo] = ()
 
     @property
     def backlog(self) -> int:
@@ -56,7 +59,7 @@ class Status:
     @property
     def free(self) -> int:
         """Partitions without an owner."""
-        return sum(not one.owner for one in self.partitions)
+        return sum(not (one.owner or one.is_away) for one in self.partitions)
 
     def total(self, field: str) -> int:
         """What all workers say of themselves, together."""
@@ -88,6 +91,7 @@ async def read_status(link: Link, store: Store, namespace: str) -> Status:
         members=found.members,
         partitions=found.partitions,
         paused_ms=found.paused_ms,
+        nodes=nodes_of(found.partitions, store.topology),
     )
 
 
@@ -108,6 +112,7 @@ def as_data(status: Status) -> dict[str, object]:
             }
             for one in status.members
         ],
+        "nodes": nodes_data(status.nodes),
         "partitions": partitions_data(status),
         "backlog": status.backlog,
         "oldest_ms": status.oldest_ms,
@@ -128,6 +133,8 @@ def partitions_data(status: Status) -> list[dict[str, object]]:
             "backlog": one.backlog,
             "oldest_ms": one.oldest_ms,
             "dead": one.dead,
+            "node": one.node,
+            "is_away": one.is_away,
         }
         for one in status.partitions
     ]
@@ -151,6 +158,8 @@ def as_table(status: Status) -> str:
         blocks.append(table(titles, rows, {0, 1, 4}))
     if missed := lacks(status):
         blocks.append(table(["REDIS LACKS", "SO"], [list(one) for one in missed.items()], {0, 1}))
+    if status.nodes:
+        blocks.append(nodes_table(status.nodes))
     if status.partitions:
         blocks.append(partitions_table(status, with_head=False))
     return "\n\n".join(blocks)
@@ -208,8 +217,8 @@ def held(status: Status, member: MemberInfo) -> int:
 
 def _partition_rows(partitions: Sequence[PartitionInfo]) -> list[list[str]]:
     rows: list[list[str]] = []
-    for (owner, backlog, dead), group in groupby(
-        partitions, key=lambda one: (one.owner, one.backlog, one.dead)
+    for (owner, backlog, dead, is_away), group in groupby(
+        partitions, key=lambda one: (one.owner, one.backlog, one.dead, one.is_away)
     ):
         same = list(group)
         alike = len(same) > 1 and not backlog and not dead
@@ -218,6 +227,6 @@ def _partition_rows(partitions: Sequence[PartitionInfo]) -> list[list[str]]:
             lease = f"{min(one.lease_ms for one in run) / 1000:.1f} s" if owner else "-"
             oldest = span(run[0].oldest_ms / 1000) if backlog else "-"
             name = str(first) if first == last else f"{first}-{last}"
-            owned = shorten(owner, 30) or "(free)"
+            owned = shorten(owner, 30) or ("(its node is away)" if is_away else "(free)")
             rows.append([name, owned, lease, str(backlog), oldest, str(dead)])
     return rows

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import cast
 
+from ..broker.cluster import servers_of
 from ..broker.connect import Store
 from ..broker.link import Link
+from ..broker.topology import Topology
 from ..broker.wire import Keys
 from ..config import Config
 from ..errors import StoreError, StoreRefused, StoreUnavailable
+from .cluster import judge_coverage, judge_topology, merge
 from .features import examine_clock, examine_features
 from .finding import Finding, error, note, warning
 from .namespace import examine_namespace
@@ -17,7 +20,12 @@ from .rights import examine_rights
 from .server import judge_server
 
 _SINGLE = ("redis", "rediss", "unix")
-_SETTINGS = ("save", "appendfsync", "stop-writes-on-bgsave-error")
+_SETTINGS = (
+    "save",
+    "appendfsync",
+    "stop-writes-on-bgsave-error",
+    "cluster-require-full-coverage",
+)
 
 
 async def examine(store: Store, config: Config, wanted: Sequence[str]) -> list[Finding]:
@@ -53,14 +61,11 @@ async def _examine(
     role: list[str] = []
 
     async def look_at_server() -> list[Finding]:
+        if store.topology is not None:
+            return await _look_at_nodes(link, store.topology)
         facts = await _facts(link)
         role.append(facts.get("role", ""))
-        findings = judge_server(facts)
-        scheme = store.where.partition("://")[0]
-        if facts.get("cluster_enabled") == "1" and scheme in _SINGLE:
-            text = "this is one node of a cluster, and the URL names a single server"
-            findings.append(error("server", text, "name a server that is in no cluster"))
-        return findings
+        return [*judge_server(facts), *_judge_scheme(facts, store.where.partition("://")[0])]
 
     async def look_at_namespace() -> list[Finding]:
         flat = cast("list[bytes]", await link.call("HGETALL", keys.meta))
@@ -84,7 +89,10 @@ async def _examine(
             findings += await look()
         except StoreRefused as refusal:
             findings.append(note(subject, f"not looked at: {refusal}"))
-        except StoreUnavailable:
+        except StoreUnavailable as failure:
+            if store.topology is not None:
+                findings.append(warning(subject, f"could not be looked at: {failure}", "see above"))
+                continue
             if "slave" not in role:
                 raise
             findings.append(note(subject, "not looked at on a replica: its primary knows"))
@@ -92,6 +100,29 @@ async def _examine(
             text = f"could not be looked at: {failure}"
             findings.append(warning(subject, text, "find out what answers there"))
     return findings
+
+
+def _judge_scheme(facts: Mapping[str, str], scheme: str) -> list[Finding]:
+    if facts.get("cluster_enabled") != "1" or scheme not in _SINGLE:
+        return []
+    text = "this is one node of a cluster, and the URL names a single server"
+    return [error("server", text, "name it as redis+cluster://HOST:PORT,HOST:PORT")]
+
+
+async def _look_at_nodes(link: Link, topology: Topology) -> list[Finding]:
+    """Each primary of a cluster by itself."""
+    facts: dict[str, dict[str, str]] = {}
+    away: list[Finding] = []
+    servers = await servers_of(link)
+    for (host, port), server in zip(topology.primaries, servers, strict=True):
+        node = f"{host}:{port}"
+        try:
+            facts[node] = await _facts(server)
+        except StoreUnavailable as failure:
+            text = f"a node does not answer, and its partitions wait: {failure}"
+            away.append(error("node", text, f"start {node} again, or let a replica take over"))
+    judged = {node: judge_server(said) for node, said in facts.items()}
+    return [*judge_topology(topology), *away, *judge_coverage(facts), *merge(judged)]
 
 
 async def _facts(link: Link) -> dict[str, str]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..broker.connect import Store
-from ..broker.leases import read_members, read_owners
+from ..broker.leases import read_members
 from ..broker.link import Link
+from ..broker.owners import read_owners
 from ..broker.scripts import fit_scripts
 from ..broker.wire import PROTOCOL, Keys
 from ..config import Config

@@ -94,6 +94,13 @@ ROLES: Mapping[str, Role] = {
 }  # fmt: skip
 
 
+IN_A_CLUSTER: Mapping[str, str] = {
+    "cluster|slots": "it is not known which node serves what, and nothing works",
+    "cluster|info": "what a node believes that is cut off from the others is believed",
+    "asking": "partitions wait while their slots move",
+}
+"""What every part needs of a cluster, beside its other commands, and what happens without it."""
+
 _NO_SCRIPT = "0" * 40
 _HINT = "look again"
 _OF_A_COMMAND = "permissions to run the"
@@ -152,9 +159,10 @@ field already. MULTI is not among them: it changes what the commands behind it d
 """
 
 
-def acl_of(role: Role, namespace: str) -> str:
+def acl_of(role: Role, namespace: str, *, in_a_cluster: bool = False) -> str:
     """The rules of a user who may play a part and no other, as ACL SETUSER takes them."""
-    commands = " ".join(f"+{one}" for one in (*role.commands, *role.helpful))
+    further = tuple(IN_A_CLUSTER) if in_a_cluster else ()
+    commands = " ".join(f"+{one}" for one in (*role.commands, *role.helpful, *further))
     keys = " ".join(f"~{one.replace('%', namespace)}" for one in role.patterns)
     channels = "".join(f"&{one.replace('%', namespace)} " for one in role.channels)
     return f"{keys} {channels}{commands}"
@@ -185,7 +193,7 @@ async def examine_rights(
     finally:
         await link.aclose()
     may_listen = await _may_listen(store, keys)
-    findings: list[Finding] = []
+    findings = await _lacks_of_a_cluster(store, user)
     able: list[str] = []
     for name, role in ROLES.items():
         lacking = missing[name]
@@ -199,6 +207,24 @@ async def examine_rights(
         text = f"{user} may play no part at all, neither worker nor producer, reader or operator"
         findings.append(error("rights", text, "docs/redis.md has the ACL rules of each part"))
     return findings
+
+
+async def _lacks_of_a_cluster(store: Store, user: str) -> list[Finding]:
+    """What the user may not ask the nodes of a cluster."""
+    if store.topology is None:
+        return []
+    link = store.link()
+    try:
+        calls: dict[str, Command] = {
+            name: tuple(name.upper().split("|")) for name in IN_A_CLUSTER if name != "asking"
+        }
+        refused = await _refused(link, calls)
+    finally:
+        await link.aclose()
+    return [
+        note("rights", f"without +{one} {IN_A_CLUSTER[one]}", f"ACL SETUSER {user} +{one}")
+        for one in refused
+    ]
 
 
 def _judge(name: str, user: str, lacking: Sequence[str], *, is_wanted: bool) -> Iterator[Finding]:

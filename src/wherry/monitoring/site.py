@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 
-from ..broker.connect import PooledLink, Store
+from ..broker.connect import CommandLink, Store
 from ..broker.scripts import Scripts, fit_scripts
 from ..broker.streams import read_partition_count, read_partitions
 from ..broker.wire import Keys
@@ -58,7 +58,7 @@ class WorkerSite:
         self._vitals = vitals
         self._store = store
         self._keys = Keys(vitals.namespace)
-        self._link: PooledLink | None = None
+        self._link: CommandLink | None = None
         self._scripts: Scripts | None = None
         self._proving = asyncio.Lock()
         self._problem: list[str] = []
@@ -131,14 +131,15 @@ class WorkerSite:
             async with asyncio.timeout(DEPTH_WITHIN_S):
                 if self._scripts is None:
                     self._scripts = await fit_scripts(link, memory=self._store.is_memory)
-                return await read_partitions(link, self._scripts, self._keys, owned)
+                found = await read_partitions(link, self._scripts, self._keys, owned)
+                return [one for one in found if not one.is_away]
         except TimeoutError:
             await self._disconnect()
         except WherryError:
             pass
         return None
 
-    def _connected(self) -> PooledLink:
+    def _connected(self) -> CommandLink:
         if self._link is None:
             self._link = self._store.link(answer_timeout_s=DEPTH_WITHIN_S)
         return self._link
