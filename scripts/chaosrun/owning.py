@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from wherry.broker.connect import open_store
-from wherry.broker.leases import read_members, read_owners
+from wherry.broker.leases import read_members
+from wherry.broker.owners import read_owners
 from wherry.broker.scripts import Scripts
 from wherry.broker.wire import Keys
 from wherry.errors import WherryError

@@ -12,7 +12,7 @@ import msgpack
 from tests.servers import available_servers
 from wherry.broker.calls import Call, Retention, encode_call, read_answers
 from wherry.broker.commits import Commit, Operation, Outcome, StateChange
-from wherry.broker.connect import PooledLink, Store, open_store
+from wherry.broker.connect import CommandLink, Store, open_store
 from wherry.broker.leases import Leases
 from wherry.broker.scripts import Scripts, fit_scripts, run_many
 from wherry.broker.streams import open_namespace
@@ -40,7 +40,7 @@ def opened(place: str, server_pool: Any) -> Store:
 class Tenure:
     """Partition 0, claimed by one worker; everything can be looked at."""
 
-    def __init__(self, link: PooledLink, scripts: Scripts, keys: Keys, meta: Meta) -> None:
+    def __init__(self, link: CommandLink, scripts: Scripts, keys: Keys, meta: Meta) -> None:
         self.link = link
         self.scripts = scripts
         self.keys = keys

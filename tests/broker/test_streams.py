@@ -11,7 +11,7 @@ import pytest
 from tests.broker.tenure import DONE, PLACES, ZERO, commit, opened, reply, tenure
 from tests.e2e.rig import until
 from tests.servers import Server
-from wherry.broker.connect import Store, open_store
+from wherry.broker.connect import PooledLink, Store, open_store
 from wherry.broker.history import Past
 from wherry.broker.link import Link
 from wherry.broker.streams import (
@@ -182,6 +182,8 @@ async def test_server_that_evicts_is_refused(start_server: Any):
 async def test_other_history_is_told_before_anything_is_sent_to_it(start_server: Any):
     server: Server = start_server()
     link, other, questions = (open_store(server.url).link() for _ in range(3))
+    assert isinstance(link, PooledLink)
+    assert isinstance(other, PooledLink)
     past = link.past = other.past = Past()
     told: list[str] = []
     past.on_other = lambda: told.append("other")

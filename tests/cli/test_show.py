@@ -113,6 +113,8 @@ def test_json_has_everything():
         "backlog": 0,
         "oldest_ms": 0,
         "dead": 2,
+        "node": "",
+        "is_away": False,
     }
 
 

@@ -32,6 +32,11 @@ def numbers(events: list[Reply | Restarted]) -> list[object]:
     ]
 
 
+def is_reading(client: Client) -> bool:
+    shelf = client._inbox._shelves.get(0)
+    return shelf is not None and shelf.watcher._read is not None
+
+
 async def test_request_returns_the_replies_in_order(url: str):
     async with Client(url) as client, owner(url) as worker, asyncio.TaskGroup() as group:
         asking = group.create_task(client.request("scope", say(0), channel="route"))
@@ -68,7 +73,7 @@ async def test_thousands_of_requests_share_one_reader(redis_url: str):
         assert [task.result() for task in asking] == [heard(n) for n in range(2_000)]
         # One for commands, one for reading, and the owner's own; a few for unblocking.
         assert len(connections.splitlines()) <= 8
-        await until(lambda: client._inbox._watcher._task is None)
+        await until(lambda: client._inbox._shelves[0].watcher._task is None)
         for key in await inbox_keys(worker):
             assert await worker.link.call("XLEN", key) == 0
 
@@ -221,8 +226,8 @@ async def test_abandoned_stream_is_forgotten(url: str):
         await worker.emit(entry, "scope", *heard(0))
         await first
         await events.aclose()
-        assert not any(place.is_watched for place in client._inbox._places.values())
-        await until(lambda: client._inbox._watcher._task is None)
+        assert not any(place.is_watched for place, _ in client._inbox._places.values())
+        await until(lambda: client._inbox._shelves[0].watcher._task is None)
 
 
 async def test_reader_that_is_too_slow_is_told(url: str):
@@ -300,7 +305,7 @@ async def test_requests_outlast_a_lost_connection(redis_server: Server):
         async with asyncio.TaskGroup() as group:
             asking = group.create_task(client.request("scope", say(0)))
             (entry,) = await worker.entries("scope")
-            await until(lambda: client._inbox._watcher._read is not None)
+            await until(lambda: is_reading(client))
             await worker.link.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             await worker.commit(entry, *heard(0))
         assert asking.result() == heard(0)
@@ -366,7 +371,7 @@ async def test_nothing_is_read_when_nothing_is_awaited(redis_url: str):
         async with asyncio.TaskGroup() as group:
             group.create_task(client.request("scope", say(0)))
             await worker.answer("scope", *heard(0))
-        watcher: Watcher = client._inbox._watcher
+        watcher: Watcher = client._inbox._shelves[0].watcher
         await until(lambda: watcher._task is None)
         await worker.link.call("CONFIG", "RESETSTAT")
         await client.send("scope", say(1))
@@ -377,8 +382,8 @@ async def test_idle_requests_cost_one_read_at_a_time(redis_url: str):
     quick = Config(block_s=0.05)
     async with Client(redis_url, config=quick) as client, owner(redis_url) as worker:
         asking = [asyncio.create_task(client.request(f"s{n}", say(n))) for n in range(100)]
-        await until(lambda: sum(len(p.waiting) for p in client._inbox._places.values()) == 100)
-        watcher = client._inbox._watcher
+        await until(lambda: sum(len(p.waiting) for p, _ in client._inbox._places.values()) == 100)
+        watcher = client._inbox._shelves[0].watcher
         await until(lambda: watcher._read is not None and watcher._waking is None)
         assert sum((await cost_of_reading(worker.link, 10)).values()) <= 2
         for task in asking:
@@ -389,7 +394,7 @@ async def test_idle_requests_cost_one_read_at_a_time(redis_url: str):
 async def test_closing_ends_requests(url: str):
     client = Client(url)
     asking = asyncio.create_task(client.request("scope", say(0)))
-    await until(lambda: any(p.waiting for p in client._inbox._places.values()))
+    await until(lambda: any(p.waiting for p, _ in client._inbox._places.values()))
     await client.aclose()
     with pytest.raises(ClientClosed):
         await asking
@@ -431,7 +436,7 @@ async def test_inbox_outlives_its_time_while_somebody_waits(redis_url: str):
 
         async def is_extended() -> bool:
             # A read that began before the worker's last write came too early.
-            client._inbox._places[key].extended_at_s = float("-inf")
+            client._inbox._places[key][0].extended_at_s = float("-inf")
             return await worker.link.call("PTTL", key) > 60_000
 
         await until(is_extended)

@@ -133,13 +133,15 @@ async def test_producer_waits_when_too_much_waits_to_be_written(start_server: St
                 await client.send("scope", say(99))
 
             group.create_task(send_two())
-            await until(lambda: sender._task is not None and not sender._waiting)
+            await until(
+                lambda: sender._outlets[""].task is not None and not sender._outlets[""].waiting
+            )
             for number in range(2, 99):
                 group.create_task(client.send("scope", say(number)))
-            await until(lambda: len(sender._waiting) == 10)
+            await until(lambda: len(sender._outlets[""].waiting) == 10)
             for _ in range(10):
                 await asyncio.sleep(0)
-            assert len(sender._waiting) == 10
+            assert len(sender._outlets[""].waiting) == 10
             server.resume()
     entries = await sent(server.url, "scope", 100)
     assert [entry.message["number"] for entry in entries] == list(range(100))
@@ -244,7 +246,7 @@ async def test_message_id_outlasts_a_restart_of_the_server(start_server: StartSe
         await client.send("scope", say(0))
         server.stop()
         sending = asyncio.create_task(client.send("scope", say(1), message_id="m"))
-        await until(lambda: client._sender._task is not None)
+        await until(lambda: client._sender._outlets[""].task is not None)
         with pytest.raises(StoreUnavailable):
             await Client(server.url).send("scope", say(9))
         assert not sending.done()
@@ -418,10 +420,15 @@ async def test_cancelled_send_that_waits_is_not_sent(start_server: StartServer):
         await client.send("scope", say(0))
         server.pause()
         first = asyncio.create_task(client.send("scope", say(1)))
-        await until(lambda: client._sender._task is not None and not client._sender._waiting)
+        await until(
+            lambda: (
+                client._sender._outlets[""].task is not None
+                and not client._sender._outlets[""].waiting
+            )
+        )
         second = asyncio.create_task(client.send("scope", say(2)))
         third = asyncio.create_task(client.send("scope", say(3)))
-        await until(lambda: len(client._sender._waiting) == 2)
+        await until(lambda: len(client._sender._outlets[""].waiting) == 2)
         second.cancel()
         server.resume()
         await asyncio.gather(first, third)

@@ -128,7 +128,7 @@ def test_closing_ends_calls_of_other_threads(url: str):
         inner = client._background and client._background.client
         return (
             inner is not None
-            and sum(len(place.waiting) for place in inner._inbox._places.values()) == 3
+            and sum(len(place.waiting) for place, _ in inner._inbox._places.values()) == 3
             and any(tail.cursor is not None for tail in inner._followers._tails.values())
         )
 
@@ -203,7 +203,7 @@ def test_interrupted_call_is_cancelled(redis_url: str):
         main = threading.main_thread().ident
 
         def interrupt_when_waiting() -> None:
-            wait_until(lambda: any(place.waiting for place in places.values()), "it waits")
+            wait_until(lambda: any(place.waiting for place, _ in places.values()), "it waits")
             assert main is not None
             signal.pthread_kill(main, signal.SIGUSR1)
 
@@ -215,7 +215,7 @@ def test_interrupted_call_is_cancelled(redis_url: str):
             interrupting.result(10)
         finally:
             signal.signal(signal.SIGUSR1, previous)
-        wait_until(lambda: not any(p.is_watched for p in places.values()), "it is forgotten")
+        wait_until(lambda: not any(p.is_watched for p, _ in places.values()), "it is forgotten")
 
 
 def test_abandoned_iterator_is_forgotten(redis_url: str):

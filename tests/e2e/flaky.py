@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from wherry.broker.connect import PooledLink, Store, Subscription, open_store
+from wherry.broker.connect import PooledLink, Store, open_store
 from wherry.broker.link import Command, Link
+from wherry.broker.subscription import Subscription
 from wherry.errors import StoreUnavailable
 
 Calls = Callable[[Sequence[Command]], Awaitable[list[Any]]]

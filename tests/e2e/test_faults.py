@@ -17,6 +17,7 @@ from wherry import Worker
 from wherry.broker.link import Command
 from wherry.errors import StoreUnavailable
 from wherry.model import EntryId
+from wherry.runtime.reader import Reader
 
 
 class LosesAnswers(FlakyStore):
@@ -193,7 +194,9 @@ async def test_read_that_is_answered_while_its_partition_is_handed_on_starts_not
                 await until(lambda: holding.ledger.is_draining)
                 store.is_holding = False
                 store.release.set()
-                await until(lambda: worker._parts and not worker._parts.reader._waiting)
+                reader = worker._parts.reader
+                assert isinstance(reader, Reader)
+                await until(lambda: not reader._waiting)
                 gate.set()
                 await until(handing.done)
             assert scopes == []

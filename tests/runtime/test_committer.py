@@ -19,8 +19,9 @@ from wherry.engine.ledger import Ledger
 from wherry.errors import StoreError, StoreUnavailable
 from wherry.model import EntryId, Partition, ScopeId, Token
 from wherry.runtime import committer as committers
-from wherry.runtime.committer import Committer, Result, Sent
+from wherry.runtime.committer import Committer, Result
 from wherry.runtime.holding import Holding, Track
+from wherry.runtime.queues import Sent
 
 RETENTION = Retention(reply_length=1, reply_ttl_ms=1, state_ttl_ms=0)
 

@@ -13,7 +13,8 @@ from wherry.engine.ledger import Ledger
 from wherry.hooks import Hooks
 from wherry.model import ORIGIN, Partition, Token
 from wherry.runtime.holding import Holding, Holdings
-from wherry.runtime.reader import TRICKLE, Reader, Reads
+from wherry.runtime.reader import TRICKLE, Reader
+from wherry.runtime.reads import Reads
 from wherry.testing.loop import VirtualLoop
 
 

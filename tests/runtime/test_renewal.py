@@ -24,7 +24,7 @@ from wherry.errors import StoreError, StoreUnavailable
 from wherry.model import ORIGIN, Partition, Token
 from wherry.runtime.duties import Duties
 from wherry.runtime.holding import Holding, Holdings
-from wherry.runtime.reader import MARGIN_S, Reads
+from wherry.runtime.reads import MARGIN_S, Reads, SharedReads
 from wherry.runtime.renewal import Held, Renewal
 
 LEASE_S = 0.6
@@ -72,7 +72,7 @@ class Desk:
         self.config = Config(lease_s=LEASE_S, beat_s=BEAT_S, block_s=0.2)
         store: Any = self.store
         self.renewal = Renewal(
-            store, Script("renew"), Keys("test"), self.config, self.hooks, self.reads
+            store, Script("renew"), Keys("test"), self.config, self.hooks, SharedReads(self.reads)
         )
         self.renewal.on_lost = self.lost.extend
 
@@ -162,7 +162,7 @@ def test_loss_of_a_former_tenure_is_not_one_of_the_present():
     holdings = Holdings()
     now = Holding(Ledger(partition=Partition(3), token=Token("2:b")), ORIGIN)
     holdings.add(now)
-    duties = Duties(none, holdings, settlement, none, renewer, Config(), Reads())
+    duties = Duties(none, holdings, settlement, none, renewer, Config())
     duties.lost(HELD)
     assert lost == []
     duties.lost([(Partition(3), Token("2:b"))])

@@ -145,7 +145,7 @@ def takeovers_counted() -> Generator[None]:
 
     async def counted(self: Leases, partitions: Any) -> Any:
         found = await read(self, partitions)
-        for rows in found:
+        for rows in filter(None, found):
             for entry_id, packed in rows.items():
                 row = unpack(packed)
                 rows[entry_id] = pack({**row, "attempts": row.get("attempts", 0) + 1}, "attempt")
