@@ -6,6 +6,7 @@ can be started and ended; every call goes over a connection of its own, so a nod
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,16 +85,21 @@ View = Mapping[int, Member]
 """The whole cluster as one node, or all of them, see it: members by their ports."""
 
 
+def connected(node: Node) -> redis.Redis:
+    """A client of a node that tries nothing twice; to be closed."""
+    once = Retry(NoBackoff(), retries=0)
+    return redis.Redis(
+        HOST, node.port, password=node.password, protocol=2, retry=once, socket_timeout=CALL_S
+    )
+
+
 def ask(node: Node, *command: Any) -> Any:
     """Carry out one command on a node.
 
     Raises:
         redis.RedisError: it is down, silent for `CALL_S`, or refused the command.
     """
-    once = Retry(NoBackoff(), retries=0)
-    with redis.Redis(
-        HOST, node.port, password=node.password, protocol=2, retry=once, socket_timeout=CALL_S
-    ) as client:
+    with connected(node) as client:
         return client.execute_command(*command)
 
 
@@ -284,51 +290,48 @@ class Move:
     def begin(self) -> None:
         """Say at both ends that the slots are under way."""
         source_id, target_id = self._ids
-        for slot in self.slots:
-            ask(self.target, "CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
-            ask(self.source, "CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+        self._set_slots(self.target, "IMPORTING", source_id)
+        self._set_slots(self.source, "MIGRATING", target_id)
 
     def carry(self, count: int = 100) -> int:
         """Take at most so many keys along; how many went, 0 when none is left."""
         left = count
-        for slot in self.slots:
-            if left:
-                names = ask(self.source, "CLUSTER", "GETKEYSINSLOT", slot, left)
-                self.carry_keys(*names)
-                left -= len(names)
+        with connected(self.source) as source:
+            for slot in self.slots:
+                if left:
+                    names: Any = source.execute_command("CLUSTER GETKEYSINSLOT", slot, left)
+                    self._carry(source, names)
+                    left -= len(names)
         return count - left
 
     def carry_keys(self, *names: str | bytes) -> None:
         """Take these keys along; those that do not exist are passed over."""
-        if not names:
-            return
-        password = self.target.password
-        login = ("AUTH", password) if password else ()
-        place = (HOST, self.target.port, "", 0, MIGRATE_MS)
-        ask(self.source, "MIGRATE", *place, "REPLACE", *login, "KEYS", *names)
+        with connected(self.source) as source:
+            self._carry(source, names)
 
     def end(self) -> None:
         """Take along what is left, and give the slots to the target for good."""
-        for slot in self.slots:
-            while self._carry_all(slot):
-                pass
-            for node in (self.target, self.source):
-                ask(node, "CLUSTER", "SETSLOT", slot, "NODE", self._ids[1])
+        while self.carry(1_000):
+            pass
+        for node in (self.target, self.source):
+            self._set_slots(node, "NODE", self._ids[1])
         for node in self._nodes:  # the others would learn it by themselves, a little later
             if node.is_live and node not in (self.source, self.target):
-                self._tell(node)
+                with contextlib.suppress(*DOWN):  # a replica refuses; or it is down
+                    self._set_slots(node, "NODE", self._ids[1])
 
-    def _carry_all(self, slot: int) -> int:
-        names = ask(self.source, "CLUSTER", "GETKEYSINSLOT", slot, 100)
-        self.carry_keys(*names)
-        return len(names)
+    def _carry(self, source: redis.Redis, names: Sequence[str | bytes]) -> None:
+        if names:
+            password = self.target.password
+            login = ("AUTH", password) if password else ()
+            place = (HOST, self.target.port, "", 0, MIGRATE_MS)
+            source.execute_command("MIGRATE", *place, "REPLACE", *login, "KEYS", *names)
 
-    def _tell(self, node: Node) -> None:
-        for slot in self.slots:
-            try:
-                ask(node, "CLUSTER", "SETSLOT", slot, "NODE", self._ids[1])
-            except DOWN:  # a replica, or it is down
-                return
+    def _set_slots(self, node: Node, state: str, node_id: str) -> None:
+        with connected(node) as client, client.pipeline(transaction=False) as pipeline:
+            for slot in self.slots:
+                pipeline.execute_command("CLUSTER SETSLOT", slot, state, node_id)
+            pipeline.execute()
 
     def __enter__(self) -> Self:
         self.begin()

@@ -37,11 +37,17 @@ def main() -> int:
         help="one round on Redis Sentinel: its failovers, and workers killed and drained meanwhile",
     )
     parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help="one round on a cluster: primaries killed, slots moved, and workers killed meanwhile",
+    )
+    parser.add_argument("--every", type=float, default=20.0)
+    parser.add_argument(
         "--replicas",
         type=int,
         default=0,
         choices=(0, 1),
-        help="with --sentinel: count a message as accepted when so many replicas have it",
+        help="with --sentinel or --cluster: a message is accepted when so many replicas have it",
     )
     parser.add_argument("--default-lease-faults", type=int, default=0)
     parser.add_argument("--lease", type=float, default=1.0)
@@ -54,8 +60,10 @@ def main() -> int:
         parser.error("--workers: a fleet has at least 2")
     if options.scopes < 1 or options.messages < 1:
         parser.error("--messages and --scopes are at least 1")
-    if options.replicas and not options.sentinel:
-        parser.error("--replicas goes with --sentinel")
+    if options.sentinel and options.cluster:
+        parser.error("--sentinel and --cluster are two runs")
+    if options.replicas and not (options.sentinel or options.cluster):
+        parser.error("--replicas goes with --sentinel or --cluster")
     _end_as_by_control_c()
     rounds = plan(options)
     report = Report(options.seed)

@@ -80,7 +80,12 @@ class ScopeCheck:
     def _check_missing(self, sent: Sent) -> None:
         """Only Redis itself may have forgotten it: at a failover to a replica that never had it."""
         failover = next(
-            (one for one in self._journal.failovers if one.may_have_lost(sent.entry_id)), None
+            (
+                one
+                for one in self._journal.failovers
+                if one.may_have_lost(self._name, sent.entry_id)
+            ),
+            None,
         )
         if failover is None or (self._name, sent.entry_id) in failover.unfinished:
             self._blame("lost", f"{sent}")

@@ -26,8 +26,12 @@ PAGE = 1_000
 class Checker:
     """Checks one finished round: nobody writes any more."""
 
-    def __init__(self, link: Link, journal: Journal, probes: Probes) -> None:
+    def __init__(
+        self, link: Link, journal: Journal, probes: Probes, servers: Sequence[Link] = ()
+    ) -> None:
+        """Look over a link; at keys over one to each server, if there are several."""
         self._link = link
+        self._servers = servers or (link,)
         self._probes = probes
         self._keys = Keys("chaos")
         self._journal = journal
@@ -100,7 +104,7 @@ class Checker:
         for found, (cause, index) in seen.items():
             if found in prints:
                 continue
-            if not any(one.may_have_lost(found[0]) for one in self._journal.failovers):
+            if not any(one.may_have_lost(name, found[0]) for one in self._journal.failovers):
                 self._findings.blame("seen and vanished", f"{name} {found[0]} ({cause}, {index})")
             elif (cause, index) in places:
                 self._findings.figures["seen, forgotten by Redis, and said again as (i, n)"] += 1
@@ -175,10 +179,19 @@ class Checker:
 
     async def _check_keys(self) -> None:
         """Nothing is left but what is documented; what is temporary expires."""
+        for server in self._servers:
+            await self._check_keys_of(server)
+        for number in range(self._partitions):
+            left = await self._link.call("XLEN", self._keys.entries(Partition(number)))
+            owner = await self._link.call("HGET", self._keys.lease(Partition(number)), "owner")
+            if left or owner:
+                self._findings.blame("left behind", f"partition {number}: {left}, owner {owner}")
+
+    async def _check_keys_of(self, server: Link) -> None:
         cursor = b"0"
         while True:
-            cursor, names = await self._link.call("SCAN", cursor, "COUNT", PAGE)
-            expiries = await self._link.calls([("PTTL", name) for name in names])
+            cursor, names = await server.call("SCAN", cursor, "COUNT", PAGE)
+            expiries = await server.calls([("PTTL", name) for name in names])
             for name, expiry in zip(names, expiries, strict=True):
                 text = name.decode()
                 self._findings.figures["keys left"] += 1
@@ -189,11 +202,6 @@ class Checker:
                     self._findings.blame("left behind", f"{text} (expiry {expiry})")
             if cursor == b"0":
                 break
-        for number in range(self._partitions):
-            left = await self._link.call("XLEN", self._keys.entries(Partition(number)))
-            owner = await self._link.call("HGET", self._keys.lease(Partition(number)), "owner")
-            if left or owner:
-                self._findings.blame("left behind", f"partition {number}: {left}, owner {owner}")
 
 
 def _is_letter(letter: Mapping[bytes, bytes], sent: Sent, probes: int) -> bool:

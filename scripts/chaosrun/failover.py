@@ -16,6 +16,7 @@ from .servers import Server, catch_up
 
 WHOLE, LATE = "failover whole", "failover late"
 BY_SENTINELS = "failover by sentinels"
+IN_CLUSTER = "failover in the cluster"
 REPLICATION = "replication"
 PAUSE_MS = 5_000
 LAG_S = (0.05, 0.3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wherry import Client, RepliesTrimmed
@@ -38,7 +38,8 @@ class LiveReader:
 
     def __init__(self, url: str, keys: Keys, names: Sequence[str], journal: Journal) -> None:
         self.seen: Seen = {name: {} for name in names}
-        self._link = open_store(url).link(answer_timeout_s=5.0)
+        self._store = open_store(url)
+        self._is_cluster = "+cluster" in url
         self._keys = keys
         self._journal = journal
         self._rewinds = 0
@@ -48,9 +49,18 @@ class LiveReader:
         self._rewinds += 1
 
     async def run(self, partitions: int) -> None:
-        """Read for ever."""
-        names = {self._keys.replies(partition_of(name, partitions), name): name
-                 for name in self.seen}  # fmt: skip
+        """Read for ever; a cluster is asked for what lies in one slot at a time."""
+        parts: dict[int, dict[str, str]] = {}
+        for name in self.seen:
+            partition = partition_of(name, partitions)
+            part = parts.setdefault(partition if self._is_cluster else 0, {})
+            part[self._keys.replies(partition, name)] = name
+        async with asyncio.TaskGroup() as tasks:
+            for names in parts.values():
+                tasks.create_task(self._read(names), name="live")
+
+    async def _read(self, names: Mapping[str, str]) -> None:
+        link = self._store.link(answer_timeout_s=5.0)
         cursors = dict.fromkeys(names, "0-0")
         rewinds = self._rewinds
         try:
@@ -58,7 +68,7 @@ class LiveReader:
                 if rewinds != self._rewinds:
                     rewinds, cursors = self._rewinds, dict.fromkeys(names, "0-0")
                 try:
-                    found = await read_streams(self._link, cursors, count=COUNT, block_ms=1000)
+                    found = await read_streams(link, cursors, count=COUNT, block_ms=1000)
                 except WherryError:
                     await asyncio.sleep(AGAIN_S)
                     continue
@@ -68,7 +78,7 @@ class LiveReader:
                         cursors[key] = entries[-1][0].decode()
                 await asyncio.sleep(GATHER_S)
         finally:
-            await self._link.aclose()
+            await link.aclose()
 
     def _take(self, name: str, entries: Sequence[RawEntry]) -> None:
         seen = self.seen[name]

@@ -8,6 +8,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from wherry.model import Partition, partition_of
+
+PARTITIONS = 64
 LAG_MS = 500
 """What a replica may be behind before its link is cut."""
 
@@ -43,16 +46,23 @@ class Failover:
         died_ms: when the old server was dead; ids up to this one are of its time.
         unfinished: scope and id of each entry that its successor began with.
         is_whole: the replica had everything, so that nothing may vanish.
+        partitions: those that the server had; None: all of them.
     """
 
     cut_ms: int
     died_ms: int
     unfinished: AbstractSet[tuple[str, str]]
     is_whole: bool
+    partitions: AbstractSet[Partition] | None = None
 
-    def may_have_lost(self, entry_id: str) -> bool:
-        """Whether something with this id can have been written and not replicated."""
-        return not self.is_whole and self.cut_ms - LAG_MS <= ms_of(entry_id) <= self.died_ms
+    def concerns(self, scope: str) -> bool:
+        """Whether the server had the data of a scope."""
+        return self.partitions is None or partition_of(scope, PARTITIONS) in self.partitions
+
+    def may_have_lost(self, scope: str, entry_id: str) -> bool:
+        """Whether something of a scope with this id can have been written and not replicated."""
+        is_late = self.cut_ms - LAG_MS <= ms_of(entry_id) <= self.died_ms
+        return is_late and not self.is_whole and self.concerns(scope)
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +121,6 @@ class Journal:
     def is_forgotten(self, scope: str, entry_id: str) -> bool:
         """Whether an entry that was not answered vanished at the first failover after it."""
         for failover in self.failovers:
-            if ms_of(entry_id) <= failover.died_ms:
+            if failover.concerns(scope) and ms_of(entry_id) <= failover.died_ms:
                 return (scope, entry_id) not in failover.unfinished
         return False

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .failover import BY_SENTINELS, LATE, WHOLE
+from .failover import BY_SENTINELS, IN_CLUSTER, LATE, WHOLE
 
 MOST_MESSAGES = 250_000
 DEFAULT_LEASE_S = 6.0
@@ -31,6 +31,8 @@ class Round:
         faults: kind -> how many that count.
         failovers: the same for failovers; the server has a replica if there are any.
         is_guarded: they are done by sentinels, which everybody asks.
+        every_s: a primary of a cluster is killed whenever so many seconds have gone by; 0: there
+            is no cluster.
         replicas: how many must have a message for it to be accepted.
         seed: of all that is random.
     """
@@ -45,28 +47,30 @@ class Round:
     failovers: Mapping[str, int]
     seed: int
     is_guarded: bool = False
+    every_s: float = 0.0
     replicas: int = 0
 
 
 def plan(options: argparse.Namespace) -> list[Round]:
     """Rounds with the short lease, then one with the default lease, then one with failovers.
 
-    With sentinels there is one round alone: what else strikes needs the proxy.
+    With sentinels or a cluster there is one round alone: what else strikes needs the proxy.
     """
-    if options.sentinel:
+    if options.sentinel or options.cluster:
         kills = max(1, options.failovers // 2)
         return [
             Round(
-                name="sentinel",
+                name="sentinel" if options.sentinel else "cluster",
                 lease_s=options.lease,
                 messages=options.messages,
                 scopes=options.scopes,
                 workers=options.workers,
                 at_once=max(1, options.workers - 1),
                 faults={"kill": kills, "term": kills},
-                failovers={BY_SENTINELS: options.failovers},
+                failovers={BY_SENTINELS if options.sentinel else IN_CLUSTER: options.failovers},
                 seed=options.seed,
-                is_guarded=True,
+                is_guarded=options.sentinel,
+                every_s=options.every if options.cluster else 0.0,
                 replicas=options.replicas,
             )
         ]

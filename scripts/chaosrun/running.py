@@ -21,13 +21,14 @@ from wherry.broker.wire import Keys
 from .answers import FORGOTTEN, MAX_ATTEMPTS
 from .asking import ask
 from .checking import Checker
+from .clustered import ClusterFailovers, Nodes
 from .failover import Failovers
 from .faults import Faults, Field
 from .findings import Findings
 from .fleet import Fleet
 from .following import Follower, LiveReader, Seen
 from .guards import GuardedFailovers, Guards
-from .journal import Journal
+from .journal import PARTITIONS, Journal
 from .owning import Lookout
 from .producing import Producer
 from .proxy import Proxy
@@ -39,7 +40,6 @@ FOLLOWED = 60
 ASKED = 6
 SETTLE_S = 120.0
 SHOW_S = 15.0
-PARTITIONS = 64
 CONFIG = Config(namespace="chaos", reply_length=100_000_000, backlog=1_000_000, dedup_ttl_s=3_600.0)
 
 
@@ -92,6 +92,7 @@ class Run:
         self._failovers = Quota(round_.failovers)
         self._seen: Seen = {}
         self._guards = Guards(directory, program)
+        self._nodes = Nodes(directory, program) if round_.every_s else None
         self._servers = (
             Server(directory / "server-1", program),
             Server(directory / "server-2", program),
@@ -105,11 +106,15 @@ class Run:
         directory.mkdir(parents=True, exist_ok=True)
         primary, replica = self._servers
         try:
-            primary.start()
-            if self._round.failovers:
-                replica.start()
+            if self._nodes is not None:
+                await asyncio.to_thread(self._nodes.start)
+            else:
+                primary.start()
+                if self._round.failovers:
+                    replica.start()
             async with Proxy() as proxy, contextlib.AsyncExitStack() as stack:
                 url = self._guards.url if self._round.is_guarded else ""
+                url = self._nodes.url if self._nodes is not None else url
                 settings = settings_of(self._round.lease_s)
                 fleet = Fleet(proxy, primary.port, directory, settings, url)
                 stack.push_async_callback(fleet.kill)
@@ -122,6 +127,8 @@ class Run:
                     outcome.findings.blame("workers that ended unasked", f"{count} with {code}")
         finally:
             self._guards.kill()
+            if self._nodes is not None:
+                self._nodes.kill()
             primary.kill()
             replica.kill()
         for quota in (self._faults, self._failovers):
@@ -137,7 +144,12 @@ class Run:
             "sent": journal.sent,
             "unsure": journal.unsure,
             "failovers": [
-                {**asdict(one), "unfinished": sorted(one.unfinished)} for one in journal.failovers
+                {
+                    **asdict(one),
+                    "unfinished": sorted(one.unfinished),
+                    "partitions": sorted(one.partitions or ()),
+                }
+                for one in journal.failovers
             ],
             "seen": {
                 name: [[*found, *place] for found, place in seen.items()]
@@ -148,9 +160,10 @@ class Run:
 
     async def _strain(self, proxy: Proxy, fleet: Fleet) -> Findings:
         primary = self._servers[0]
-        lookout = Lookout(primary.url, self._keys)
+        first_url = primary.url if self._nodes is None else self._nodes.url
+        lookout = Lookout(first_url, self._keys)
         failovers, url = await self._prepare(proxy, fleet, lookout)
-        link = open_store(primary.url).link()
+        link = open_store(first_url).link()
         await open_namespace(link, self._keys, PARTITIONS)
         await link.aclose()
         for _ in range(self._round.workers):
@@ -196,9 +209,14 @@ class Run:
                 for task in watching:
                     task.cancel()
         await fleet.stop()
-        is_guarded = self._round.is_guarded
-        link = open_store(url if is_guarded else f"redis://127.0.0.1:{fleet.port}/0").link()
-        findings = await Checker(link, self._journal, fleet.probes()).check(live, followers, asked)
+        is_direct = self._round.is_guarded or self._nodes is not None
+        link = open_store(url if is_direct else f"redis://127.0.0.1:{fleet.port}/0").link()
+        servers = [open_store(one).link() for one in self._nodes.urls()] if self._nodes else []
+        checker = Checker(link, self._journal, fleet.probes(), servers)
+        findings = await checker.check(live, followers, asked)
+        if isinstance(failovers, ClusterFailovers):
+            findings.figures["moves of the slot range"] = failovers.moves
+            findings.figures["keys that moved with it"] = failovers.carried
         findings.figures["sent twice with one message id"] = producer.repeated
         if self._round.replicas:
             findings.figures["sent again for want of a replica"] = producer.unconfirmed
@@ -206,15 +224,19 @@ class Run:
                 findings.blame("lost", f"{forgotten} messages that a replica had confirmed")
         if not is_settled:
             findings.blame("lost", f"{self._journal.unfinished} unanswered for {SETTLE_S:g} s")
-        await link.aclose()
+        for one in (link, *servers):
+            await one.aclose()
         await lookout.aclose()
         return findings
 
     async def _prepare(
         self, proxy: Proxy, fleet: Fleet, lookout: Lookout
-    ) -> tuple[Failovers | GuardedFailovers, str]:
+    ) -> tuple[Failovers | GuardedFailovers | ClusterFailovers, str]:
         """Who fails over, and the URL of clients."""
         primary = self._servers[0]
+        if self._nodes is not None:
+            about = (lookout, self._keys, self._journal, self._failovers)
+            return ClusterFailovers(self._nodes, self._round.every_s, *about), self._nodes.url
         if self._round.is_guarded:
             guarded = GuardedFailovers(
                 self._servers, self._guards, lookout, self._keys, self._journal, self._failovers

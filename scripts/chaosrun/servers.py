@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -31,17 +31,23 @@ class Server:
         url: for whoever connects without a proxy.
     """
 
-    def __init__(self, directory: Path, program: str) -> None:
+    password = None
+
+    def __init__(
+        self, directory: Path, program: str, port: int | None = None, options: Sequence[str] = ()
+    ) -> None:
         self._program = program
         self._directory = directory
-        self.port = free_port()
+        self._options = options
+        self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        command = [self._program, "--port", str(self.port), "--dir", str(self._directory), *OPTIONS]
+        command = [self._program, "--port", str(self.port), "--dir", str(self._directory)]
+        command += [*OPTIONS, *self._options]
         with (self._directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -51,6 +57,11 @@ class Server:
                 start_new_session=True,
             )
         self._wait(lambda: bool(self.call("PING")), START_S)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
         """Kill it without warning, and its child that may be at work on its files."""
