@@ -31,13 +31,10 @@ from tests.tls import Certificates, TlsProxy, is_built_with_tls
 from wherry.broker.embedded import EmbeddedStore, open_embedded
 from wherry.broker.embedded_files import find_binary
 from wherry.broker.memory import memory_server
-from wherry.broker.urls import SCHEMES
 
 NAMESPACE = "wherry"
 """Users with restricted rights have them in this one."""
-HAS_CLUSTER = "redis+cluster" in SCHEMES
-REQUIRED = ("memory", "embedded", "redis-6.2", "redis-8", "valkey", "sentinel", "acl")
-REQUIRED += ("cluster",) if HAS_CLUSTER else ()
+REQUIRED = ("memory", "embedded", "redis-6.2", "redis-8", "valkey", "sentinel", "cluster", "acl")
 """A run that has not been on a store of each of these names, or beginnings, proves too little."""
 SKIPPABLE = ("tls",)
 """So does one that has not been on these, but it may be told so."""
@@ -379,7 +376,7 @@ def _known() -> dict[str, Callable[[str, Path], Place]]:
         "embedded": Embedded,
         **{server_name(binary): partial(One, binary=binary) for binary in reversed(binaries)},
         "sentinel": partial(BySentinels, binary=first),
-        **({"cluster": partial(InCluster, binary=first)} if HAS_CLUSTER else {}),
+        "cluster": partial(InCluster, binary=first),
         "tls": OverTls,
         "acl": partial(Restricted, binary=first),
     }

@@ -157,12 +157,11 @@ async def test_failed_run_leaves_nothing_behind(tmp_path: Path):
     assert not _left(scratch)
 
 
-@pytest.mark.limit_s(240)
-async def test_nothing_is_lost_doubled_or_reordered_under_faults(tmp_path: Path):
-    report, kept = tmp_path / "report.json", tmp_path / "kept"
+async def _report(directory: Path, *flags: str) -> dict[str, Any]:
+    """What a run that finds nothing wrong writes down."""
+    report, kept = directory / "report.json", directory / "kept"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "scripts.chaosrun"),
-        *(f"--{name}={value}" for name, value in OPTIONS.items()),
+        *(sys.executable, "-m", "scripts.chaosrun", *flags),
         *("--json", str(report), "--keep", str(kept)),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -177,7 +176,12 @@ async def test_nothing_is_lost_doubled_or_reordered_under_faults(tmp_path: Path)
             await process.wait()
     assert process.returncode == 0, said.decode()
     assert not kept.exists()
-    found = json.loads(report.read_text(encoding="utf-8"))
+    return json.loads(report.read_text(encoding="utf-8"))
+
+
+@pytest.mark.limit_s(240)
+async def test_nothing_is_lost_doubled_or_reordered_under_faults(tmp_path: Path):
+    found = await _report(tmp_path, *(f"--{name}={value}" for name, value in OPTIONS.items()))
     faults = found["faults"]
     assert all(faults[kind] >= 1 for kind in ONCE)
     assert faults["kill"] >= 2
@@ -191,3 +195,17 @@ async def test_nothing_is_lost_doubled_or_reordered_under_faults(tmp_path: Path)
     assert figures["streamed answers"] > 0
     assert figures["buried"] > 0
     assert figures["requests answered"] > 0
+
+
+@pytest.mark.limit_s(240)
+async def test_nothing_that_a_replica_confirmed_is_lost_in_a_cluster(tmp_path: Path):
+    """A primary is killed, and slots move meanwhile."""
+    flags = ("--replicas=1", "--messages=1000", "--scopes=100", "--failovers=1", "--every=6")
+    found = await _report(tmp_path, "--cluster", *flags)
+    assert found["faults"]["failover in the cluster"] >= 1
+    assert found["faults"]["kill"] >= 1
+    assert not any(found["wrong"].values())
+    figures = found["figures"]
+    assert figures["accepted"] >= 1000
+    assert figures["moves of the slot range"] >= 2
+    assert figures["keys that moved with it"] > 0

@@ -12,8 +12,9 @@ from tests.broker.tenure import ZERO, Tenure, tenure
 from tests.e2e.rig import until
 from wherry.broker.commits import Emit
 from wherry.broker.connect import Store
-from wherry.broker.leases import Standing, read_members, renew_held
+from wherry.broker.leases import Standing, read_members
 from wherry.broker.link import Link
+from wherry.broker.renewing import renew_apart, renew_together
 from wherry.broker.streams import read_partitions
 from wherry.broker.wire import Meta
 from wherry.model import Partition, ScopeId, Token
@@ -38,6 +39,23 @@ async def is_later(link: Link, redis_ms: int) -> bool:
 async def lease(held: Tenure, partition: Partition = ZERO) -> dict[str, str]:
     flat = [part.decode() for part in await held.link.call("HGETALL", held.keys.lease(partition))]
     return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+async def renew(
+    store: Store, held: Tenure, tokens: list[tuple[Partition, Token]]
+) -> list[bool | None]:
+    """As the renewing thread does it: leases in several slots of a cluster by a call for each."""
+
+    def work() -> list[bool | None]:
+        way = renew_together if store.topology is None else renew_apart
+        link = store.sync_link()
+        try:
+            answers = way(link, held.scripts.renew, held.keys, tokens, 90_000)
+        finally:
+            link.close()
+        return [answer if isinstance(answer, bool) else None for answer in answers]
+
+    return await asyncio.to_thread(work)
 
 
 async def test_claim_takes_what_is_free_and_tells_of_it(store: Store):
@@ -136,7 +154,7 @@ async def test_renewal_keeps_own_leases_also_those_that_ran_out(store: Store):
         claimed = await held.leases("a", ttl_ms=1_000).claim([ZERO, ONE])
         await held.link.call("HSET", held.keys.lease(ZERO), "expiry", "1")
         tokens = [(one.partition, one.token) for one in claimed]
-        renewed = await renew_held(held.link, held.scripts.renew, held.keys, tokens, 90_000)
+        renewed = await renew(store, held, tokens)
         assert renewed == [True, True]
         (zero, one, *_) = (await held.leases("a").survey()).values()
         assert zero
@@ -152,7 +170,7 @@ async def test_renewal_does_not_steal_back(store: Store):
         (new,) = await held.leases("b").claim([ZERO])
         before = await lease(held)
         tokens = [(ZERO, old.token), (ONE, Token("1:none"))]
-        renewed = await renew_held(held.link, held.scripts.renew, held.keys, tokens, 90_000)
+        renewed = await renew(store, held, tokens)
         assert renewed == [False, False]
         assert await lease(held) == before
         assert before["token"] == new.token
@@ -165,7 +183,7 @@ async def test_lease_that_was_overwritten_is_lost_without_the_others(store: Stor
         await held.link.call("DEL", held.keys.lease(ZERO))
         await held.link.call("SET", held.keys.lease(ZERO), "mine")
         tokens = [(one.partition, one.token) for one in claimed]
-        renewed = await renew_held(held.link, held.scripts.renew, held.keys, tokens, 90_000)
+        renewed = await renew(store, held, tokens)
         assert renewed == [False, True]
         assert int((await lease(held, ONE))["expiry"]) > 0
 
