@@ -54,7 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "place" not in metafunc.fixturenames:
+    own = (mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "place" not in metafunc.fixturenames or "place" in own:
         return
     left_out = [*skipped(), *_left_out(metafunc.definition)]
     names = [name for name in STORES if not name.startswith(tuple(left_out))]
