@@ -17,6 +17,8 @@ from redis.backoff import NoBackoff
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from redis.retry import Retry
 
+from .ports import free_port
+
 HOST = "127.0.0.1"
 AGREE_S = 60.0
 CALL_S = 5.0
@@ -30,6 +32,8 @@ OPTIONS = (
 """What a node needs to be told, beside its ``--cluster-node-timeout``."""
 BUS = 10_000
 """A node talks to the others on its port and so many."""
+
+LAST_PORT = 32_767
 
 DOWN = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, OSError)
 
@@ -340,6 +344,13 @@ class Move:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.end()
+
+
+def find_port() -> int:
+    """A free one whose bus port is not of those that the system gives to outgoing connections."""
+    while (port := free_port()) + BUS > LAST_PORT:
+        pass
+    return port
 
 
 def slot_of(key: str) -> int:

@@ -9,14 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from scripts.clustering import BUS, OPTIONS, Cluster
-from scripts.ports import free_port
+from scripts.clustering import OPTIONS, Cluster, find_port
 from tests.servers import Server
 
 TIMEOUT_MS = 1_000
 """So long a node is silent before others suspect it. A failover takes one to two seconds more."""
-
-_LAST_PORT = 32_767
 
 
 class ClusterNode(Server):
@@ -54,10 +51,7 @@ class ClusterNode(Server):
         self._is_paused = False
 
     def _find_port(self) -> int:
-        """One whose bus port is not of those that the system gives to outgoing connections."""
-        while (port := free_port()) + BUS > _LAST_PORT:
-            pass
-        return port
+        return find_port()
 
 
 class Clustered(Cluster[ClusterNode]):

@@ -335,3 +335,28 @@ def test_a_released_load_is_read_at_the_same_ids(client: redis.Redis):
 def test_a_process_is_measured_from_outside():
     assert cpu_s(os.getpid()) > 0
     assert 2**20 < resident_bytes(os.getpid()) < 2**40
+
+
+def test_cluster_is_measured_beside_one_server(tmp_path: Path):
+    report = figures(tmp_path, "drain", "idle", "--cluster")
+    [pair] = report["drain"]["pairs"]
+    assert pair["cluster"]["messages"] == pair["server"]["messages"] == 200
+    assert report["drain"]["cpu_ratio"]["median"] > 0
+    for place in ("cluster", "server"):
+        for state in ("empty", "full"):
+            assert report["idle"][place][state]["commands_per_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("send", "--cluster"), "--cluster goes with drain and idle only"),
+        (("drain", "--cluster", "--durable"), "--durable is not measured on a cluster"),
+    ],
+)
+def test_what_is_not_measured_on_a_cluster_is_told(
+    capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], told: str
+):
+    with pytest.raises(SystemExit):
+        parse(flags)
+    assert told in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import platform
 import sys
@@ -31,10 +32,12 @@ from . import (
     scale,
     send,
 )
+from .clustered import BenchCluster, running_cluster
 from .load import Mismatch
 from .store import BenchServer, running_server
 
 INTERRUPTED = 130
+CLUSTERED = ("drain", "idle")
 SCENARIOS = ["drain", "roundtrip", "send", "followers", "idle", "evict", "memory", "micro", "scale"]
 SCENARIOS += ["handoff", "takeover", "exit", "scaling", "rolling", "respawn", "story"]
 
@@ -74,11 +77,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--window", type=float, default=4.0, metavar="S")
     parser.add_argument("--plot", type=Path, metavar="FILE")
     parser.add_argument("--durable", action="store_true")
+    parser.add_argument("--cluster", action="store_true")
     parser.add_argument("--pools", type=int, nargs=2, default=[1_000, 10_000], metavar="N")
     options = parser.parse_args(arguments)
     for name in options.scenarios:
         if name not in SCENARIOS:
             parser.error(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}")
+    if options.cluster and options.durable:
+        parser.error("--durable is not measured on a cluster")
+    if options.cluster and not {*options.scenarios} <= {*CLUSTERED}:
+        parser.error(f"--cluster goes with {' and '.join(CLUSTERED)} only")
     numbers = [value for value in vars(options).values() if type(value) is int]
     if min([*numbers, *options.pools]) < 1 or options.window <= 0:
         parser.error("every number must be at least 1")
@@ -90,11 +98,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the scenarios and return the exit code."""
     options = parse(arguments)
-    wanted = options.scenarios or SCENARIOS
+    wanted = options.scenarios or (CLUSTERED if options.cluster else SCENARIOS)
     with tempfile.TemporaryDirectory(prefix="wherry-bench-") as directory:
         try:
-            with running_server(Path(directory), options.server) as server:
-                report = run(server, Path(directory), wanted, options)
+            with contextlib.ExitStack() as stack:
+                server = stack.enter_context(running_server(Path(directory), options.server))
+                cluster = (
+                    stack.enter_context(running_cluster(Path(directory), options.server))
+                    if options.cluster
+                    else None
+                )
+                report = run(server, Path(directory), wanted, options, cluster)
         except (Mismatch, RuntimeError, TimeoutError, WherryError, redis.RedisError) as error:
             print(f"scripts/bench: {error}", file=sys.stderr)
             return 1
@@ -104,9 +118,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(
-    server: BenchServer, directory: Path, wanted: Sequence[str], options: argparse.Namespace
+    server: BenchServer,
+    directory: Path,
+    wanted: Sequence[str],
+    options: argparse.Namespace,
+    cluster: BenchCluster | None = None,
 ) -> dict[str, Any]:
-    """Run the scenarios on one server; print as they go, return the figures."""
+    """Run the scenarios on one server, or on a cluster beside it; print, return the figures."""
     report: dict[str, Any] = {
         "server": server.name,
         "python": platform.python_version(),
@@ -153,10 +171,36 @@ def run(
         "respawn": lambda: rolling.respawn(server, directory, options.kills),
         "story": lambda: rolling.story(server, directory, options.story),
     }
+    if cluster is not None:
+        scenarios |= _clustered(server, cluster, directory, options)
     for name in wanted:
         print()
         report[name] = scenarios[name]()
     return report
+
+
+def _clustered(
+    server: BenchServer, cluster: BenchCluster, directory: Path, options: argparse.Namespace
+) -> dict[str, Callable[[], dict[str, Any]]]:
+    def idles() -> dict[str, Any]:
+        places = {"cluster": cluster, "server": server}
+        return {
+            name: idle.measure(place, directory, options.idle_instances, options.seconds)
+            for name, place in places.items()
+        }
+
+    return {
+        "drain": lambda: drain.measure_cluster(
+            server,
+            cluster,
+            directory,
+            messages=options.messages,
+            scopes=options.scopes,
+            size_bytes=options.size,
+            pairs=options.pairs,
+        ),
+        "idle": idles,
+    }
 
 
 def _scale(server: BenchServer, directory: Path, options: argparse.Namespace) -> dict[str, Any]:

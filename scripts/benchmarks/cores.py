@@ -10,16 +10,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .clustered import BenchCluster
 from .store import BenchServer
 
 
-def keep_apart(server: BenchServer, pid: int) -> None:
-    """Give the server one core and a process another, where the system can and has two."""
+def keep_apart(server: BenchServer | BenchCluster, pid: int) -> None:
+    """Give the server, or all of a cluster, one core and a process another.
+
+    Where the system can, and has two.
+    """
     if not hasattr(os, "sched_setaffinity"):
         return
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         return
-    for one, core in ((server.pid, cores[1]), (pid, cores[0])):
+    places = [(node.pid, cores[1]) for node in server.nodes]
+    for one, core in (*places, (pid, cores[0])):
         for thread in Path(f"/proc/{one}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {core})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import load, yardstick
+from .clustered import BenchCluster
 from .cores import keep_apart
 from .process import TICK_S, running_worker
 from .spread import spread, told
@@ -94,6 +95,47 @@ def measure(
     }
 
 
+def measure_cluster(
+    server: BenchServer,
+    cluster: BenchCluster,
+    directory: Path,
+    *,
+    messages: int,
+    scopes: int,
+    size_bytes: int,
+    pairs: int,
+) -> dict[str, Any]:
+    """The worker on a cluster beside the same on one server, who begins changing likewise."""
+    names = [f"user-{number}" for number in range(scopes)]
+    print(f"drain: {messages} echo messages of {size_bytes} bytes over {scopes} scopes")
+    print(f"{'pair':>4}  {'cluster, ' + cluster.name:^31}  {'one server':^31}  CPU")
+    head = f"{'messages/s':>11}{'worker us':>10}{'redis us':>10}"
+    print(f"{'':>4}  {head}  {head}", flush=True)
+    results: list[tuple[Round, Round]] = []
+    for pair in range(pairs):
+        order = (cluster, server) if pair % 2 == 0 else (server, cluster)
+        rounds = [
+            with_worker(one, directory, names, messages, size_bytes, is_durable=False)
+            for one in order
+        ]
+        spread_, single = rounds if order[0] is cluster else rounds[::-1]
+        results.append((spread_, single))
+        ratio = _cpu_ratio(results[-1:])["median"]
+        print(f"{pair + 1:>4}  {_columns(spread_)}  {_columns(single)}  {ratio:5.2f}", flush=True)
+    cpu_ratio = _cpu_ratio(results)
+    worker_ratio = spread([a.worker_cpu_s / max(TICK_S, b.worker_cpu_s) for a, b in results])
+    print(f"CPU of worker and servers for a message, to that on one: {told(cpu_ratio)}")
+    print(f"CPU of the worker alone: {told(worker_ratio)}; every reply is right", flush=True)
+    return {
+        "messages": messages,
+        "scopes": scopes,
+        "size_bytes": size_bytes,
+        "pairs": [{"cluster": a.figures(), "server": b.figures()} for a, b in results],
+        "cpu_ratio": cpu_ratio,
+        "worker_cpu_ratio": worker_ratio,
+    }
+
+
 def _columns(one: Round) -> str:
     figures = one.figures()
     return (
@@ -114,7 +156,7 @@ def _cpu_ratio(results: list[tuple[Round, Round]]) -> dict[str, float]:
 
 
 def with_worker(
-    server: BenchServer,
+    server: BenchServer | BenchCluster,
     directory: Path,
     scopes: list[str],
     messages: int,

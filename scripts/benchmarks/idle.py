@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from . import load
+from .clustered import BenchCluster
 from .process import WorkerProcess, running_worker
 from .store import BenchServer
-from .watching import watching
+from .watching import Seen, watching
 
 _SIZE_BYTES = 200
 _SETTLE_S = 3.0
 """A moment for what comes after the last message: trimming, a late beat."""
 
 
-def measure(server: BenchServer, directory: Path, instances: int, seconds: float) -> dict[str, Any]:
+def measure(
+    server: BenchServer | BenchCluster, directory: Path, instances: int, seconds: float
+) -> dict[str, Any]:
     """Let a worker be, before its first message and with so many instances."""
     client = server.client
     client.flushall()
-    print(f"idle: {seconds:g} s with nothing to do, 64 partitions")
+    print(f"idle: {seconds:g} s with nothing to do, 64 partitions, {server.name}")
     with running_worker(server.url, directory, "--max-applications", str(instances)) as worker:
         load.wait_for_partitions(client)
         empty = _watch(server, worker, 0, seconds)
@@ -39,15 +44,16 @@ def measure(server: BenchServer, directory: Path, instances: int, seconds: float
 
 
 def _watch(
-    server: BenchServer, worker: WorkerProcess, instances: int, seconds: float
+    server: BenchServer | BenchCluster, worker: WorkerProcess, instances: int, seconds: float
 ) -> dict[str, Any]:
     time.sleep(_SETTLE_S)
     worker_cpu_s, server_cpu_s = worker.cpu_s(), server.cpu_s()
-    with watching(server) as seen:
-        before, started_s = Counter(seen.sent), time.monotonic()
+    with ExitStack() as stack:
+        seen = [stack.enter_context(watching(node)) for node in server.nodes]
+        before, started_s = _sent(seen), time.monotonic()
         time.sleep(seconds)
         # What has come up to here; those who watch send a command of their own at the end.
-        sent, spent_s = Counter(seen.sent) - before, time.monotonic() - started_s
+        sent, spent_s = _sent(seen) - before, time.monotonic() - started_s
     worker_cpu_s = worker.cpu_s() - worker_cpu_s
     server_cpu_s = server.cpu_s() - server_cpu_s
     worker.check()
@@ -62,7 +68,11 @@ def _watch(
     print(
         f"{instances:>6} idle instances: {figures['commands_per_s']:.2f} commands a second "
         f"({names}); CPU of the worker {figures['worker_cpu_percent']:.2f} %, "
-        f"of the server {figures['server_cpu_percent']:.2f} % of a core",
+        f"of what serves {figures['server_cpu_percent']:.2f} % of a core",
         flush=True,
     )
     return figures
+
+
+def _sent(seen: Sequence[Seen]) -> Counter[str]:
+    return sum((Counter(one.sent) for one in seen), Counter[str]())

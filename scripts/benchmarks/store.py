@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +36,11 @@ class BenchServer:
     name: str
     pid: int
 
+    @property
+    def nodes(self) -> Sequence[BenchServer]:
+        """All servers: itself."""
+        return (self,)
+
     def cpu_s(self) -> float:
         """User and system time of the server process so far, in seconds."""
         info = cast("dict[str, Any]", self.client.info("cpu"))
@@ -48,18 +53,22 @@ class BenchServer:
 
 
 @contextlib.contextmanager
-def running_server(directory: Path, binary: str | None) -> Iterator[BenchServer]:
+def running_server(
+    directory: Path, binary: str | None, options: Sequence[str] = (), port: int = 0
+) -> Iterator[BenchServer]:
     """Run a server without persistence until the end of the block.
 
     Args:
         directory: where it writes its log.
+        options: more for its command line.
+        port: where it listens; 0: where there is room.
         binary: path or name of the program; None takes redis-server or valkey-server from PATH,
             else the one of the extra ``server``.
     """
     program = find_binary(binary)
-    port = free_port()
+    port = port or free_port()
     command = [str(program), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    command += ["--appendonly", "no", "--dir", str(directory)]
+    command += ["--appendonly", "no", "--dir", str(directory), *options]
     with (directory / "server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     try:

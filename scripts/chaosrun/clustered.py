@@ -22,8 +22,7 @@ import redis
 from wherry.broker.wire import Keys
 from wherry.model import Partition
 
-from ..clustering import BUS, DOWN, OPTIONS, Cluster, Move, ask, slot_of, wait_for
-from ..ports import free_port
+from ..clustering import DOWN, OPTIONS, Cluster, Move, ask, find_port, slot_of, wait_for
 from .failover import IN_CLUSTER, now_ms
 from .journal import PARTITIONS, Failover, Journal
 from .owning import Lookout
@@ -32,7 +31,6 @@ from .servers import Server
 
 PRIMARIES = 3
 NODE_TIMEOUT_MS = 2_000
-LAST_PORT = 32_767
 BACK_AFTER_S = 2.0
 """So long after its replica has taken over a node that was killed stays away."""
 BETWEEN_S = 0.3
@@ -49,7 +47,7 @@ class Nodes:
         options = [*OPTIONS, "--cluster-node-timeout", str(NODE_TIMEOUT_MS)]
         self.cluster = Cluster(
             [
-                Server(directory / f"node-{number}", program, _find_port(), options)
+                Server(directory / f"node-{number}", program, find_port(), options)
                 for number in range(2 * PRIMARIES)
             ]
         )
@@ -236,13 +234,6 @@ class ClusterFailovers:
         ]
         best = min(whole, key=lambda piece: piece[-1] - piece[0])
         return range(best[0], best[-1] + 1)
-
-
-def _find_port() -> int:
-    """One whose bus port is not of those that the system gives to outgoing connections."""
-    while (port := free_port()) + BUS > LAST_PORT:
-        pass
-    return port
 
 
 def _permit(replica: Server, *, is_heir: bool) -> None:
