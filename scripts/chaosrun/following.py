@@ -12,9 +12,9 @@ from wherry.broker.connect import open_store
 from wherry.broker.streams import RawEntry, read_streams
 from wherry.broker.wire import Keys, read_reply
 from wherry.errors import WherryError
-from wherry.model import Reply, Restarted, partition_of
+from wherry.model import Reply, Restarted, id_key, partition_of
 
-from .journal import Journal
+from .journal import LAG_MS, Journal
 
 Seen = dict[str, dict[tuple[str, int], tuple[str, int]]]
 """Scope -> print of each reply that was ever read -> its (cause, index)."""
@@ -45,7 +45,7 @@ class LiveReader:
         self._rewinds = 0
 
     def rewind(self) -> None:
-        """Redis went back in time: read all of it again."""
+        """Redis went back in time, as the journal says: read again what may be another now."""
         self._rewinds += 1
 
     async def run(self, partitions: int) -> None:
@@ -66,7 +66,9 @@ class LiveReader:
         try:
             while True:
                 if rewinds != self._rewinds:
-                    rewinds, cursors = self._rewinds, dict.fromkeys(names, "0-0")
+                    since, rewinds = self._journal.failovers[rewinds:], self._rewinds
+                    oldest = f"{min(one.cut_ms for one in since) - LAG_MS}-0"
+                    cursors = {key: min(at, oldest, key=id_key) for key, at in cursors.items()}
                 try:
                     found = await read_streams(link, cursors, count=COUNT, block_ms=1000)
                 except WherryError:
