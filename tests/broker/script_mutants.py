@@ -126,7 +126,7 @@ MUTANTS: dict[str, Mutant] = {
         "  elseif action == 'd' then",
     ),
     "deleted state leaves its version": Mutant(
-        "commit", "redis.call('DEL', KEYS[state])", "redis.call('HDEL', KEYS[state], 'state')"
+        "commit", "redis.call('DEL', KEYS[key])", "redis.call('HDEL', KEYS[key], 'state')"
     ),
     "state without time to live": Mutant(
         "commit", "redis.call('PEXPIRE', KEYS[key], state_ttl)", "local _ = state_ttl"
@@ -178,9 +178,7 @@ MUTANTS: dict[str, Mutant] = {
     "failure of an entry that is gone": Mutant(
         "commit", f"{GONE_ENTRY}  write_row(id, row)\n  return", "  write_row(id, row)\n  return"
     ),
-    "attempts outlive their entry": Mutant(
-        "commit", "redis.call('HDEL', KEYS[3], id)", "local _ = id"
-    ),
+    "attempts outlive their entry": Mutant("commit", "redis.call('HDEL', KEYS[3], id)", "0"),
     "attempts of the same call outlive their entry": Mutant(
         "commit", "  has_attempts = true\n", ""
     ),

@@ -52,6 +52,9 @@ end
 
 local resent, maxlen, ttl, state_ttl = ARGV[2] == '1', ARGV[3], ARGV[4], tonumber(ARGV[5])
 local has_attempts = kinds[3] ~= 'none'
+-- A key that this call has emptied it leaves alone: while its slot moves to another node of a
+-- cluster, a command on a key that is not there is refused in the midst of the script.
+local rows_left = kinds[3] == 'hash' and redis.call('HLEN', KEYS[3]) or 0
 local at, touched, void, answers = 7, {}, {}, {}
 local are_done = true
 
@@ -125,7 +128,8 @@ local function replies(id, scope, out, inbox, attempt, first, count, finish)
 end
 
 -- Versions of states, by the number of their key: as found, then as this call leaves them.
-local versions, written = {}, {}
+-- Those that are empty are deleted at the end: they may be written again in between.
+local versions, written, emptied = {}, {}, {}
 
 local function state_problem(state, expected)
   if not usable(state, 'hash') then
@@ -143,9 +147,10 @@ local function write_state(state, action, bytes, id)
   if action == 's' then
     redis.call('HSET', KEYS[state], 'state', bytes, 'v', id)
     versions[state] = id
+    emptied[state] = nil
   elseif action == 'd' then
-    redis.call('DEL', KEYS[state])
     versions[state] = ''
+    emptied[state] = true
   end
   written[state] = true
 end
@@ -155,7 +160,8 @@ local function finish_entry(id)
     return false
   end
   if has_attempts then
-    redis.call('HDEL', KEYS[3], id)
+    rows_left = rows_left - redis.call('HDEL', KEYS[3], id)
+    has_attempts = rows_left > 0
   end
   return true
 end
@@ -246,8 +252,8 @@ end
 local rows = {}
 
 local function write_row(id, row)
-  rows[id] = rows[id] or redis.call('HGET', KEYS[3], id) or ''
-  redis.call('HSET', KEYS[3], id, row)
+  rows[id] = rows[id] or has_attempts and redis.call('HGET', KEYS[3], id) or ''
+  rows_left = rows_left + redis.call('HSET', KEYS[3], id, row)
   has_attempts = true
 end
 
@@ -327,7 +333,9 @@ for key in pairs(touched) do
   redis.call('PEXPIRE', KEYS[key], ttl)
 end
 for key in pairs(written) do
-  if state_ttl > 0 then
+  if emptied[key] then
+    redis.call('DEL', KEYS[key])
+  elseif state_ttl > 0 then
     redis.call('PEXPIRE', KEYS[key], state_ttl)
   else
     redis.call('PERSIST', KEYS[key])
