@@ -19,6 +19,7 @@ import redis.asyncio as aioredis
 import redis.exceptions as redis_errors
 
 from ..errors import WherryError
+from .connection import Told
 from .embedded import EmbeddedStore, default_directory, open_embedded
 from .heeding import heeding_cancellation
 from .history import Past, read_history
@@ -290,6 +291,16 @@ class Store:
             self.where,
             answer_timeout_s=answer_timeout_s,
         )
+
+    def noticing_link(self, told: Told, *, answer_timeout_s: float | None) -> SingleLink | None:
+        """A single link whose server gives notice of what has changed; see `SingleLink`.
+
+        Whether the server can do that turns out when it connects. None: no server of this kind
+        of store can.
+        """
+        if self._memory is not None:
+            return None
+        return SingleLink(self._pools, self.where, answer_timeout_s=answer_timeout_s, told=told)
 
     def sync_link(self, *, answer_timeout_s: float = 5.0) -> SyncLink:
         """A blocking link with a connection of its own, for one thread."""
