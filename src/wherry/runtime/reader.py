@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from .router import Router
 from .selection import Choice, Selection
 
 RECHECK_S = 60.0
+_RECHECK_TURNS = 6
 UNBLOCK_PAUSE_S = 0.005
 TRICKLE = 64
 """So many entries are worth a read of their own while commits are under way."""
@@ -296,14 +298,21 @@ class Reader:
             self._patience.reschedule(asyncio.get_running_loop().time())
 
     async def _recheck(self) -> None:
-        """Once a minute look whether a quiet partition holds what the cursor has passed."""
-        while True:
-            await asyncio.sleep(RECHECK_S)
+        """Once a minute look whether a quiet partition holds what the cursor has passed.
+
+        At some of them at a time: all at once would be more than an idle worker should ask.
+        """
+        for turn in itertools.cycle(range(_RECHECK_TURNS)):
+            await asyncio.sleep(RECHECK_S / _RECHECK_TURNS)
             quiet = [
                 holding
                 for holding in self._holdings.all()
-                if not holding.ledger.in_flight and not holding.deferred.count
+                if holding.partition % _RECHECK_TURNS == turn
+                and not holding.ledger.in_flight
+                and not holding.deferred.count
             ]
+            if not quiet:
+                continue
             cursors: list[EntryId] = [holding.ledger.cursor for holding in quiet]
             keys = [self._keys.entries(holding.partition) for holding in quiet]
             try:
