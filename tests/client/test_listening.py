@@ -116,7 +116,9 @@ async def test_more_than_one_read_brings_is_read_to_its_end(redis_url: str):
         owner(redis_url) as worker,
         next_of(client, worker, "other"),
     ):
+        await reply(worker, "scope", 250)
         events = client.replies("scope", follow=True)
+        assert await numbers(events, 1) == [250]
         coming = asyncio.create_task(numbers(events, 250))
         await heeds(client, 2)
         await push_at_once(worker, "scope", 250)
