@@ -21,6 +21,7 @@ import redis.exceptions as redis_errors
 from ..errors import WherryError
 from .blocking import BlockingLink, ClusterSyncLink, SyncLink
 from .cluster import ClusterLink
+from .connection import Told
 from .embedded import EmbeddedStore, default_directory, open_embedded
 from .heeding import heeding_cancellation
 from .history import Meeting, read_history
@@ -244,6 +245,16 @@ class Store:
 
     def _shown(self, place: Place) -> str:
         return shown_node(self._address, place)
+
+    def noticing_link(self, told: Told, *, answer_timeout_s: float | None) -> SingleLink | None:
+        """A single link whose server gives notice of what has changed; see `SingleLink`.
+
+        Whether the server can do that turns out when it connects. None: no server of this kind
+        of store can, or there are several of them.
+        """
+        if self._memory is not None or self.topology is not None:
+            return None
+        return SingleLink(self._pools, self.where, answer_timeout_s=answer_timeout_s, told=told)
 
     def sync_link(self, *, answer_timeout_s: float = 5.0) -> BlockingLink:
         """A blocking link with connections of its own, for one thread."""

@@ -30,7 +30,7 @@ from .outbox import HELD_WARNING_S, tell_of_long_holding
 from .overdue import fail_overdue
 from .policy import Gate
 from .reasons import reason_of, traceback_of
-from .scopes import Scopes
+from .scopes import NO_HEADERS, Scopes
 from .turns import Turns
 
 
@@ -188,7 +188,7 @@ class Tracked:
         message["wherry"] = {
             "id": entry.id,
             "attempt": delivery.attempt,
-            "headers": entry.headers or {},
+            "headers": entry.headers or NO_HEADERS,
         }
         return message
 
