@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from tests.broker.model import HOUR_MS
+from tests.broker.neighbours import FATES
 from wherry.broker.calls import Retention
 from wherry.broker.commits import Bury, Commit, Emit, Fail, Hold, Operation
 from wherry.model import Outgoing, ScopeId
@@ -60,6 +61,7 @@ class Call:
         kept: how long things are kept.
         is_resent: it says that it may have been carried out before.
         is_lost: the worker does not learn its answer.
+        beside: what becomes of another partition of the same command, see `Neighbours`; "" without.
     """
 
     caller: str
@@ -67,6 +69,7 @@ class Call:
     kept: Retention
     is_resent: bool
     is_lost: bool
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ Step = Call | CallAgain | Lease | Send | Replay | Unhold
 
 WORKERS = st.sampled_from(["a", "b"])
 CALLERS = st.sampled_from(["owner"] * 6 + ["a", "b"])
+BESIDE = st.sampled_from(["", "", "", *FATES])
 RARELY = st.sampled_from([False, False, True])
 SCOPES = st.sampled_from([ScopeId("s"), ScopeId("s"), ScopeId("t")])
 INBOXES = st.sampled_from(["", "i"])
@@ -190,6 +194,7 @@ def calls(
         RETENTIONS,
         is_resent=RARELY,
         is_lost=RARELY,
+        beside=BESIDE,
     )
 
 

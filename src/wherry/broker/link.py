@@ -23,11 +23,13 @@ class Link(Protocol):
         client_id: number of the newest connection as the server counts, None if it will not
             tell; with one call at a time there is one connection.
         past: what is noticed of the server's history; None: it does not matter here.
+        joins_slots: one script may touch the keys of several partitions, as one server has all.
     """
 
     connects: int
     client_id: int | None
     past: Past | None
+    joins_slots: bool
 
     async def call(self, *command: Argument) -> Any:
         """Send one command and return its answer."""

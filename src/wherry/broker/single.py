@@ -33,6 +33,7 @@ class SingleLink:
         "_where",
         "client_id",
         "connects",
+        "joins_slots",
         "past",
     )
 
@@ -52,6 +53,7 @@ class SingleLink:
         self.connects = 0
         self.client_id: int | None = None
         self.past: Past | None = None
+        self.joins_slots = True
 
     async def call(self, *command: Argument) -> Any:
         """See `wherry.broker.link.Link`."""

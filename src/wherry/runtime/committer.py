@@ -1,7 +1,8 @@
 """Committer: carries operations to Redis, in order, one call per partition at a time.
 
 The order of effects is the order in which operations were put in: a partition has one call
-in flight, which is sent again until it is answered. Calls of one tick share a write.
+in flight, which is sent again until it is answered. Calls of one tick share a write, and a
+command where one server has all partitions: a command costs as much as several operations.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from ..broker.calls import (
     Call,
     Retention,
     are_all_done,
-    encode_call,
+    encode_calls,
+    part_answers,
     read_answers,
     split_point,
 )
@@ -78,6 +80,7 @@ class _Queue:
     waiting: deque[Sent] = field(default_factory=lambda: deque())
     waiting_bytes: int = 0
     in_flight: list[Sent] = field(default_factory=lambda: [])
+    in_flight_bytes: int = 0
     is_resent: bool = False
     emitted: int = 0
     flushed: list[asyncio.Future[None]] = field(default_factory=lambda: [])
@@ -224,57 +227,58 @@ class Committer:
                 self._work.set()
 
     async def _send(self, queues: Sequence[_Queue]) -> None:
-        calls: list[tuple[_Queue, Call]] = []
-        for queue in queues:
-            if not queue.in_flight:
-                self._load(queue)
-            if queue.in_flight:
-                ledger = queue.holding.ledger
-                operations = list(map(_OPERATION, queue.in_flight))
-                calls.append(
-                    (
-                        queue,
-                        Call(
-                            partition=ledger.partition,
-                            token=ledger.token,
-                            operations=operations,
-                            is_resent=queue.is_resent,
-                            emitted=queue.emitted,
-                        ),
-                    )
-                )
-        if not calls:
+        groups = self._group(queues)
+        if not groups:
             return
+        calls = [[_call_of(queue) for queue in group] for group in groups]
+        script, keys, retention = self._script, self._keys, self._retention
         sent_at_s = time.monotonic()
         answers = await run_many(
-            self._link,
-            [
-                (self._script, encode_call(self._script, self._keys, call, self._retention))
-                for _, call in calls
-            ],
+            self._link, [(script, encode_calls(script, keys, one, retention)) for one in calls]
         )
         if self.meter is not None:
-            self.meter.answered(sent_at_s, [len(call.operations) for _, call in calls])
+            sizes = [len(call.operations) for joined in calls for call in joined]
+            self.meter.answered(sent_at_s, sizes)
         refusal: StoreUnavailable | StoreRefused | None = None
-        for (queue, _), answer in zip(calls, answers, strict=True):
-            if isinstance(answer, StoreUnavailable | StoreRefused):
-                refusal = answer
-            else:
-                self._answer(queue, answer)
+        for group, joined, answer in zip(groups, calls, answers, strict=True):
+            for queue, part in zip(group, part_answers(answer, joined), strict=True):
+                if isinstance(part, StoreUnavailable | StoreRefused):
+                    refusal = part
+                else:
+                    self._answer(queue, part)
         if refusal is not None:
             # What was answered has nothing in flight any more; the others are sent again.
             raise refusal
+
+    def _group(self, queues: Sequence[_Queue]) -> list[list[_Queue]]:
+        """The queues with something to send, those together that fit into one command."""
+        groups: list[list[_Queue]] = []
+        most = MAX_OPERATIONS if self._link.joins_slots else 0
+        count = size = 0
+        for queue in queues:
+            if not queue.in_flight:
+                self._load(queue)
+                if not queue.in_flight:
+                    continue
+            count += len(queue.in_flight)
+            size += queue.in_flight_bytes
+            if not groups or count > most or size > MAX_BYTES:
+                groups.append([])
+                count, size = len(queue.in_flight), queue.in_flight_bytes
+            groups[-1].append(queue)
+        return groups
 
     def _load(self, queue: _Queue) -> None:
         """Move what fits into one call from the queue into flight."""
         waiting = queue.waiting
         if len(waiting) <= MAX_OPERATIONS and queue.waiting_bytes <= MAX_BYTES:
-            queue.in_flight = list(waiting)
+            queue.in_flight, queue.in_flight_bytes = list(waiting), queue.waiting_bytes
             waiting.clear()
             queue.waiting_bytes = 0
             return
         count, size = split_point(map(_OPERATION, waiting))
         queue.in_flight = [waiting.popleft() for _ in range(count)]
+        queue.in_flight_bytes = size
         queue.waiting_bytes -= size
 
     def _answer(self, queue: _Queue, answer: object) -> None:
@@ -323,6 +327,17 @@ class Committer:
                 for (operation, track), (outcome, reason) in zip(sent, answers, strict=True)
             ],
         )
+
+
+def _call_of(queue: _Queue) -> Call:
+    ledger = queue.holding.ledger
+    return Call(
+        partition=ledger.partition,
+        token=ledger.token,
+        operations=list(map(_OPERATION, queue.in_flight)),
+        is_resent=queue.is_resent,
+        emitted=queue.emitted,
+    )
 
 
 def _own_resend(outcome: Outcome, was_resent: bool) -> Outcome:
