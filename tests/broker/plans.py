@@ -162,7 +162,14 @@ COMMITS = st.builds(
     state=st.sampled_from([None, "keep", "set", "set", "delete"]),
     has_end=st.booleans(),
 )
-ANSWERS = st.builds(Plan, st.just(Commit), SCOPES, PICKS, replies=st.just(1))
+ANSWERS = st.builds(
+    Plan,
+    st.just(Commit),
+    SCOPES,
+    PICKS,
+    replies=st.just(1),
+    state=st.sampled_from([None, None, "set", "set", "set"]),
+)
 EMITS = st.builds(Plan, st.just(Emit), SCOPES, PICKS, replies=st.integers(1, 3), inbox=INBOXES)
 FAILS = st.builds(Plan, st.just(Fail), SCOPES, PICKS)
 HOLDS = st.builds(Plan, st.just(Hold), SCOPES, PICKS, inbox=INBOXES)
@@ -206,6 +213,7 @@ BURY_TWO, HOLD_ONE = (
 """What comes before an operator's step where there is nothing to replay or to release."""
 STEPS: st.SearchStrategy[Step] = st.one_of(
     calls(st.just("owner"), COMMITS),
+    calls(st.just("owner"), ANSWERS),
     calls(st.just("owner"), st.one_of(ANSWERS, COMMITS)),
     calls(CALLERS, st.one_of(COMMITS, ANSWERS, EMITS, FAILS, HOLDS, BURIALS)),
     calls(st.just("owner"), st.one_of(COMMITS, EMITS, HOLDS, BURIALS)),
