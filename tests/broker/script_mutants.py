@@ -196,10 +196,10 @@ MUTANTS: dict[str, Mutant] = {
         "void, rows, answers, are_done",
         "void, rows, answers, are_done = {}, rows or {}, {}, true\n  local _",
     ),
-    "attempts beside are attempts here": Mutant(
+    "no attempts beside are none here": Mutant(
         "commit",
         "has_attempts = kinds[first + 2] ~= 'none'",
-        "has_attempts = has_attempts or kinds[first + 2] ~= 'none'",
+        "has_attempts = has_attempts ~= false and kinds[first + 2] ~= 'none'",
     ),
     "fenced beside is carried out": Mutant(
         "commit", "    return 'FENCED'\n", "    if at > 12 then return 'FENCED' end\n"

@@ -17,11 +17,11 @@ from tests.broker.tenure import (
     reply,
     tenure,
 )
-from wherry.broker.calls import Call, Retention, read_answers, split_point
+from wherry.broker.calls import Retention, read_answers, split_point
 from wherry.broker.commits import Answer, Bury, Emit, Fail, Hold, Outcome, size_of
 from wherry.broker.connect import Store
 from wherry.errors import StoreError
-from wherry.model import EntryId, Partition, ScopeId, Token
+from wherry.model import EntryId, ScopeId, Token
 
 pytestmark = pytest.mark.without("acl", why="tests look at keys with the same link")
 
@@ -596,28 +596,6 @@ async def test_partitions_that_share_a_call_do_not_share_their_fate(store: Store
         )
         assert answers is None
         assert await held.everything() == before
-
-
-async def test_partitions_that_share_a_call_commit_though_memory_is_full(server_pool: Any):
-    """Committing frees memory; it is refused to those who send."""
-    for place in PLACES:
-        if place == "memory":
-            continue
-        async with tenure(opened(place, server_pool)) as held:
-            one = Partition(1)
-            (other,) = await held.leases("worker").claim([one])
-            ids = [await held.add(), await held.add(partition=one)]
-            calls = [
-                Call(partition=partition, token=token, operations=[commit(entry_id, reply(1))])
-                for partition, token, entry_id in zip(
-                    (ZERO, one), (held.token, other.token), ids, strict=True
-                )
-            ]
-            await held.link.call("CONFIG", "SET", "maxmemory", "1")
-            try:
-                assert await held.joint(*calls) == [[DONE], [DONE]]
-            finally:
-                await held.link.call("CONFIG", "SET", "maxmemory", "0")
 
 
 async def test_nothing_but_documented_keys_lives_for_ever(store: Store):
