@@ -306,13 +306,13 @@ def history_forgotten() -> Generator[None]:
 
 
 CAUGHT_BY: dict[str, int] = {
-    "no_fence": 7,
+    "no_fence": 4,
     "epoch_instead_of_token": 3,
     "no_xdel_answer": 5,
     "emits_not_numbered": 4,
-    "no_state_version": 0,
+    "no_state_version": 6,
     "no_tombstones": 0,
-    "cursor_not_reset": 0,
+    "cursor_not_reset": 8,
     "attempts_not_counted": 0,
     "takeovers_counted": 0,
     "evicted_before_acknowledged": 0,
