@@ -56,7 +56,7 @@ class PooledLink:
 
     __slots__ = (
         "_client", "_history", "_is_astray", "_make", "_where",
-        "client_id", "connects", "is_memory", "only_primary", "past",
+        "client_id", "connects", "is_memory", "joins_slots", "only_primary", "past",
     )  # fmt: skip
 
     def __init__(self, make: Callable[[Greet], aioredis.Redis], where: str) -> None:
@@ -67,6 +67,7 @@ class PooledLink:
         self.connects = 0
         self.client_id: int | None = None
         self.past: Meeting | None = None
+        self.joins_slots = True
         self.only_primary = False
         self.is_memory = False
         self._history: str | None = None

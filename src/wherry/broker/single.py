@@ -39,6 +39,7 @@ class SingleLink:
         "client_id",
         "connects",
         "history",
+        "joins_slots",
         "past",
     )
 
@@ -64,6 +65,7 @@ class SingleLink:
         self.connects = 0
         self.client_id: int | None = None
         self.past: Meeting | None = None
+        self.joins_slots = True
 
     async def call(self, *command: Argument) -> Any:
         """See `wherry.broker.link.Link`."""

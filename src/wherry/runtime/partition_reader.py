@@ -171,7 +171,7 @@ class PartitionReader:
             has_more = bool(entries) and not around.router.route(holding, entries, room)
             self._is_backlogged = has_more or len(entries) >= count
             around.allowance.note()
-        if ledger.has_tombstones:
+        if ledger.tombstones:
             ledger.answered(self._reads.answered)
 
     async def _gather(self) -> None:
