@@ -35,6 +35,8 @@ HELD: Held = ((Partition(0), Token("1:a")), (Partition(3), Token("1:b")))
 class Store:
     """A store of which only the blocking link is asked for; it answers on the thread."""
 
+    topology = None
+
     def __init__(self) -> None:
         self.renewals: list[tuple[float, Sequence[Any]]] = []
         self.answer: Callable[[Sequence[Any]], Any] = lambda tokens: [1] * len(tokens)
