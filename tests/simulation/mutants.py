@@ -24,7 +24,7 @@ from wherry.broker.leases import Leases
 from wherry.broker.wire import pack, unpack
 from wherry.engine.ledger import Ledger
 from wherry.errors import StoreUnavailable
-from wherry.runtime import committer
+from wherry.runtime import committer, queues
 from wherry.runtime.committer import Committer
 from wherry.runtime.duties import Duties
 from wherry.runtime.holding import Holding, Track
@@ -231,7 +231,7 @@ def resends_not_marked() -> Generator[None]:
     def unmarked(**fields: Any) -> Any:
         return call(**{**fields, "is_resent": False})
 
-    with patch.object(committer, "Call", unmarked):
+    with patch.object(queues, "Call", unmarked):
         yield
 
 
