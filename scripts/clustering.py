@@ -239,9 +239,20 @@ class Cluster(Generic[N]):
         heir = self.replica_of(primary)
         primary.kill()
         self.wait_primary(heir, within_s)
-        primary.start()
-        self.wait_agreed(within_s)
+        self.bring_back(primary, heir)
         return heir
+
+    def bring_back(self, node: N, primary: N) -> None:
+        """Start a node that was killed, as the replica of the primary in its place.
+
+        By itself it would follow whoever took its last slot: another one, if slots were moved
+        meanwhile.
+        """
+        node.start()
+        view = self.wait_agreed()
+        if view[node.port].primary != view[primary.port].id:
+            ask(node, "CLUSTER REPLICATE", view[primary.port].id)
+            self.wait_agreed()
 
     def hand_over(self, primary: N, within_s: float = AGREE_S) -> N:
         """Let the replica of a primary take its place without a loss; the new primary."""

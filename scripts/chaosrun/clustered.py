@@ -148,8 +148,7 @@ class ClusterFailovers:
         )
         on_switched()
         await asyncio.sleep(BACK_AFTER_S)
-        await asyncio.to_thread(victim.start)
-        await asyncio.to_thread(self._cluster.wait_agreed)
+        await asyncio.to_thread(self._cluster.bring_back, victim, heir)
         first = before.first if before else {}
         return any(
             any(entry_id == first[p].decode() for _, entry_id in entries)
