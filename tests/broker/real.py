@@ -14,7 +14,8 @@ from tests.broker.tenure import ZERO, Tenure, tenure
 from wherry.broker.commits import Answer, Commit
 from wherry.broker.connect import Store
 from wherry.broker.deadletters import replay_letters
-from wherry.broker.leases import Claimed, renew_held
+from wherry.broker.leases import Claimed
+from wherry.broker.renewing import renew_held
 from wherry.broker.scripts import Scripts
 from wherry.broker.streams import SendTerms, send_entries
 from wherry.errors import StoreError, WherryError

@@ -22,14 +22,13 @@ TRANSIENT = [
     "CLUSTERDOWN The cluster is down",
     "CLUSTERDOWN Hash slot not served",
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
-    "MOVED 3999 127.0.0.1:6381",
-    "ASK 3999 127.0.0.1:6381",
     "NOREPLICAS Not enough good replicas to write.",
     "OOM command not allowed when used memory > 'maxmemory'.",
     "MISCONF Redis is configured to save RDB snapshots, but it is unable to persist to disk.",
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
     "ERR max number of clients reached",
 ]
+REDIRECTS = ["MOVED 3999 127.0.0.1:6381", "ASK 3999 127.0.0.1:6381"]
 REFUSED = [
     "NOAUTH Authentication required.",
     "WRONGPASS invalid username-password pair or user is disabled.",
@@ -44,6 +43,7 @@ OTHER = [
 ]
 EXPECTED: list[tuple[str, type[WherryError]]] = [
     *((answer, StoreUnavailable) for answer in TRANSIENT),
+    *((answer, Redirected) for answer in REDIRECTS),
     *((answer, StoreRefused) for answer in REFUSED),
     *((answer, StoreError) for answer in OTHER),
 ]

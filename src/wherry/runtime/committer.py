@@ -108,7 +108,7 @@ class Committer:
         self._queues: dict[Holding, Queue] = {}
         self._node_of = node_of
         self._ways: dict[str, Way] = {}
-        self._tasks: asyncio.TaskGroup | None = None
+        self._has_new = asyncio.Event()
 
     @property
     def is_idle(self) -> bool:
@@ -138,8 +138,7 @@ class Committer:
         way = self._ways.get(name)
         if way is None:
             way = self._ways[name] = Way()
-            if self._tasks is not None:
-                self._tasks.create_task(self._run(way), name=f"committer:{name}")
+            self._has_new.set()
         queue.way = way
         way.ready[holding] = queue
         way.work.set()
@@ -195,10 +194,14 @@ class Committer:
 
     async def run(self) -> None:
         """Send what is queued, for ever; raises as `Outage.wait` does, perhaps in a group."""
-        async with asyncio.TaskGroup() as self._tasks:
-            for name, way in self._ways.items():
-                self._tasks.create_task(self._run(way), name=f"committer:{name}")
-            await asyncio.get_running_loop().create_future()
+        running: set[str] = set()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._has_new.clear()
+                for name in self._ways.keys() - running:
+                    tasks.create_task(self._run(self._ways[name]), name=f"committer:{name}")
+                    running.add(name)
+                await self._has_new.wait()
 
     async def _run(self, way: Way) -> None:
         outage = Outage("committing", self._hooks)
