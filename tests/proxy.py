@@ -41,6 +41,10 @@ def is_committing(wire: Wire) -> bool:
     return b"}:attempts" in wire.asked
 
 
+def is_listening(wire: Wire) -> bool:
+    return b"TRACKING" in wire.asked
+
+
 class Proxy:
     """Forwards connections.
 
@@ -56,7 +60,7 @@ class Proxy:
     """
 
     _COMMAND = re.compile(rb"\*\d+\r\n\$")
-    _WORDS = (b"XREAD", b"}:attempts", b"SUBSCRIBE")
+    _WORDS = (b"XREAD", b"}:attempts", b"SUBSCRIBE", b"TRACKING")
 
     def __init__(self, server_port: int) -> None:
         self.url = ""
@@ -72,6 +76,11 @@ class Proxy:
         self._passing = asyncio.Event()
         self._passing.set()
         self._wires: set[Wire] = set()
+
+    @property
+    def is_swallowing(self) -> bool:
+        """Whether an answer was lost on a connection that stays open."""
+        return any(wire.is_deaf for wire in self._wires)
 
     def hold(self) -> None:
         """Let nothing pass, as a network that is down: it is delivered late, by `heal`."""

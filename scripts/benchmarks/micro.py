@@ -76,6 +76,8 @@ def _us(seconds: Sequence[float]) -> list[float]:
 class _Wire:
     """Stands for the connection on which a worker commits."""
 
+    joins_slots = True
+
     def __init__(self) -> None:
         self.asked_s = 0.0
         self.packed_s = 0.0

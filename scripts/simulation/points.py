@@ -113,6 +113,8 @@ def kinds_of(commands: Sequence[Sequence[bytes]]) -> list[str]:
                         kinds[_OPERATIONS[argument]] = None
                     elif argument == b"e" and command[place + 1].isdigit():
                         kinds["emit"] = None
+                    elif _begins_answers(command, place):
+                        kinds["commit"] = None
         return list(kinds)
     if name == b"CLIENT":
         kind = _CLIENT.get(first[1])
@@ -121,6 +123,34 @@ def kinds_of(commands: Sequence[Sequence[bytes]]) -> list[str]:
     else:
         kind = _COMMANDS.get(name)
     return [kind] if kind else []
+
+
+def parts_of(command: Sequence[bytes]) -> list[tuple[bool, list[str]]]:
+    """Of each partition in a call of the commit script: whether it is sent again, and its kinds."""
+    arguments = command[3 + int(command[2]) :]
+    found: list[tuple[bool, list[str]]] = []
+    at = 4
+    for _ in range(int(arguments[0])):
+        behind = at + 6 + int(arguments[at + 5])
+        operations = (*command[:2], b"0", *arguments[at + 6 : behind])
+        found.append((arguments[at + 2] == b"1", kinds_of([operations])))
+        at = behind
+    return found
+
+
+def _begins_answers(command: Sequence[bytes], place: int) -> bool:
+    """Whether commits in one of the short forms begin here, and then the id of the first entry."""
+    numbers, first = {
+        b"a": ((1, 2), 3),  # a out count
+        b"s": ((1, 2, 4), 5),  # s out state expected count
+    }.get(command[place], ((), 0))
+    first += place
+    return (
+        bool(numbers)
+        and first < len(command)
+        and all(command[place + one].isdigit() for one in numbers)
+        and _ENTRY.fullmatch(command[first]) is not None
+    )
 
 
 def table(hits: Counter[str]) -> str:

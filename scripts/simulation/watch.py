@@ -9,7 +9,7 @@ import msgpack
 from .checking import Accepted
 from .fleet import Member
 from .network import Node
-from .points import kinds_of
+from .points import parts_of
 from .server import Fields
 from .world import PARTITIONS, World
 
@@ -23,11 +23,17 @@ class Watch:
 
     def check_refusals(self, node: Node, fields: Fields, answer: Any) -> None:
         """As long as Redis does not go back in time, nothing is handled twice in one tenure."""
-        if b"stale" in answer:
-            self._world.find(f"{node.name} built on an old state, in a history that never changed")
-        is_resent = fields[4 + int(fields[2])] == b"1"
-        if not is_resent and 0 in answer and set(kinds_of([fields])) == {"commit"}:
-            self._world.find(f"{node.name} committed what it had committed before: {answer}")
+        parts = parts_of(fields)
+        answers = [answer] if len(parts) == 1 else answer
+        for (is_resent, kinds), found in zip(parts, answers, strict=True):
+            if type(found) is not list:
+                continue
+            if b"stale" in found:
+                self._world.find(
+                    f"{node.name} built on an old state, in a history that never changed"
+                )
+            if not is_resent and 0 in found and set(kinds) == {"commit"}:
+                self._world.find(f"{node.name} committed what it had committed before: {found}")
 
     def check_released(self, node: Node, fields: Fields) -> None:
         """What was handled is written before a partition is released."""

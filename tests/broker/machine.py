@@ -362,19 +362,21 @@ class ScriptsBesideModel(RuleBasedStateMachine):
             if entry_id or plan.kind is Emit:
                 operations.append(owner.fill(plan, entry_id, self.model))
         owner.last_call = (operations, call.kept)
-        self._carry_out(owner, is_resent=call.is_resent, is_lost=call.is_lost)
+        self._carry_out(owner, call.beside, is_resent=call.is_resent, is_lost=call.is_lost)
 
     def _call_again(self, again: CallAgain) -> None:
         owner = self._caller(again.caller)
         if owner.last_call:
-            self._carry_out(owner, is_resent=True, is_lost=again.is_lost)
+            self._carry_out(owner, "", is_resent=True, is_lost=again.is_lost)
 
-    def _carry_out(self, owner: Owner, *, is_resent: bool, is_lost: bool) -> None:
+    def _carry_out(self, owner: Owner, beside: str, *, is_resent: bool, is_lost: bool) -> None:
         assert owner.last_call
         operations, kept = owner.last_call
         token = owner.token
         real = told(
-            lambda: self.real.call(*operations, token=token, is_resent=is_resent, retention=kept)
+            lambda: self.real.call(
+                *operations, beside=beside, token=token, is_resent=is_resent, retention=kept
+            )
         )
         model = told(lambda: self.model.call(token, operations, kept, is_resent=is_resent))
         same("answers", real, model)

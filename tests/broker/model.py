@@ -187,12 +187,11 @@ class Model:
         """One answer for each operation, or None: fenced, and nothing was written."""
         if self.lease().get("token") != token:
             return None
-        for key, kind in (
-            (self.keys.entries(ZERO), list),
-            (self.keys.attempts(ZERO), dict),
-            (self.keys.dead(ZERO), list),
-        ):
-            self._read(key, kind)
+        if operations:
+            self._read(self.keys.entries(ZERO), list)
+        self._read(self.keys.attempts(ZERO), dict)
+        if any(isinstance(one, Bury) and one.is_kept for one in operations):
+            self._read(self.keys.dead(ZERO), list)
         self._rows_before = dict(self.rows())
         answers: list[Answer] = []
         void: set[ScopeId] = set()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from tests.broker.model import HOUR_MS
+from tests.broker.neighbours import FATES
 from wherry.broker.calls import Retention
 from wherry.broker.commits import Bury, Commit, Emit, Fail, Hold, Operation
 from wherry.model import Outgoing, ScopeId
@@ -60,6 +61,7 @@ class Call:
         kept: how long things are kept.
         is_resent: it says that it may have been carried out before.
         is_lost: the worker does not learn its answer.
+        beside: what becomes of another partition of the same command, see `Neighbours`; "" without.
     """
 
     caller: str
@@ -67,6 +69,7 @@ class Call:
     kept: Retention
     is_resent: bool
     is_lost: bool
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ Step = Call | CallAgain | Lease | Send | Replay | Unhold
 
 WORKERS = st.sampled_from(["a", "b"])
 CALLERS = st.sampled_from(["owner"] * 6 + ["a", "b"])
+BESIDE = st.sampled_from(["", "", "", *FATES])
 RARELY = st.sampled_from([False, False, True])
 SCOPES = st.sampled_from([ScopeId("s"), ScopeId("s"), ScopeId("t")])
 INBOXES = st.sampled_from(["", "i"])
@@ -158,7 +162,14 @@ COMMITS = st.builds(
     state=st.sampled_from([None, "keep", "set", "set", "delete"]),
     has_end=st.booleans(),
 )
-ANSWERS = st.builds(Plan, st.just(Commit), SCOPES, PICKS, replies=st.just(1))
+ANSWERS = st.builds(
+    Plan,
+    st.just(Commit),
+    SCOPES,
+    PICKS,
+    replies=st.just(1),
+    state=st.sampled_from([None, None, "set", "set", "set"]),
+)
 EMITS = st.builds(Plan, st.just(Emit), SCOPES, PICKS, replies=st.integers(1, 3), inbox=INBOXES)
 FAILS = st.builds(Plan, st.just(Fail), SCOPES, PICKS)
 HOLDS = st.builds(Plan, st.just(Hold), SCOPES, PICKS, inbox=INBOXES)
@@ -190,6 +201,7 @@ def calls(
         RETENTIONS,
         is_resent=RARELY,
         is_lost=RARELY,
+        beside=BESIDE,
     )
 
 
@@ -201,6 +213,7 @@ BURY_TWO, HOLD_ONE = (
 """What comes before an operator's step where there is nothing to replay or to release."""
 STEPS: st.SearchStrategy[Step] = st.one_of(
     calls(st.just("owner"), COMMITS),
+    calls(st.just("owner"), ANSWERS),
     calls(st.just("owner"), st.one_of(ANSWERS, COMMITS)),
     calls(CALLERS, st.one_of(COMMITS, ANSWERS, EMITS, FAILS, HOLDS, BURIALS)),
     calls(st.just("owner"), st.one_of(COMMITS, EMITS, HOLDS, BURIALS)),

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from tests.broker.model import ELSE, HOUR_MS, ID, LIVE, NOW, Record, Value
+from tests.broker.neighbours import call_beside
 from tests.broker.tenure import ZERO, Tenure, tenure
 from wherry.broker.commits import Answer, Commit
 from wherry.broker.connect import Store
 from wherry.broker.deadletters import replay_letters
-from wherry.broker.leases import Claimed, renew_held
+from wherry.broker.leases import Claimed
+from wherry.broker.renewing import renew_held
 from wherry.broker.scripts import Scripts
 from wherry.broker.streams import SendTerms, send_entries
 from wherry.errors import StoreError, WherryError
@@ -102,8 +104,11 @@ class Real:
             raise answers[ZERO]
         return answers[ZERO]
 
-    def call(self, *operations: Any, **more: Any) -> Any:
-        return self._run(self._tenure.call(*map(_shortest, operations), **more))
+    def call(self, *operations: Any, beside: str = "", **more: Any) -> Any:
+        sent = [_shortest(operation) for operation in operations]
+        if not beside:
+            return self._run(self._tenure.call(*sent, **more))
+        return self._run(call_beside(self._tenure, sent, beside, **more))
 
     def letter_ids(self) -> list[str]:
         letters = self.command("XRANGE", self.keys.dead(ZERO), "-", "+")
@@ -190,9 +195,14 @@ def _record(flat: list[bytes], now_ms: int) -> Record:
 
 
 def _shortest(operation: Any) -> Any:
-    """A commit of one reply and nothing else, as workers send it."""
+    """A commit of one reply, and maybe a new state, and nothing else, as workers send it."""
     if not isinstance(operation, Commit) or len(operation.replies) != 1:
         return operation
-    if operation.state or operation.inbox or operation.end or operation.first:
+    if operation.inbox or operation.end or operation.first:
         return operation
-    return Answer(operation.entry_id, operation.scope_id, operation.replies[0])
+    entry_id, scope_id, state = operation.entry_id, operation.scope_id, operation.state
+    if state is None:
+        return Answer(entry_id, scope_id, operation.replies[0])
+    if not state.packed:
+        return operation
+    return Answer(entry_id, scope_id, operation.replies[0], 0, state.expected, state.packed)

@@ -19,15 +19,15 @@ class Mutant(NamedTuple):
     new: str
 
 
-FENCE = "if lease[1] ~= ARGV[1] or tonumber(lease[2] or '0') < tonumber(ARGV[6]) then"
+FENCE = "if is_fenced(token, emitted) then"
 EMIT_VOID = """  -- An answer to an entry that is gone would never end.
-  if void[scope] or id ~= '' and #redis.call('XRANGE', KEYS[1], id, id) == 0 then
+  if void[scope] or id ~= '' and #call('XRANGE', entries_key, id, id) == 0 then
     void[scope] = true
     return -1
   end
 """
-XDEL = "if redis.call('XDEL', KEYS[1], id) == 0 then"
-REMEMBER_NUMBER = "redis.call('HSET', KEYS[2], 'emit', tostring(sequence))"
+XDEL = "if call('XDEL', entries_key, id) == 0 then"
+REMEMBER_NUMBER = "call('HSET', lease_key, 'emit', tostring(sequence))"
 GONE = "    return 0\n  end\n"
 BAD = "    void[scope] = true\n    return bad\n  end\n"
 NOT_BAD = "    return bad\n  end\n"
@@ -38,7 +38,7 @@ CLEAN = "if owner == '' or owner == ARGV[1] then"
 NEWEST = "('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)"
 FAIL = "local id, scope, row = take(), take(), take()\n"
 HOLD = "local first, attempt, reason = take(), take(), take()\n"
-GONE_ENTRY = "  if #redis.call('XRANGE', KEYS[1], id, id) == 0 then\n    return 0\n  end\n"
+GONE_ENTRY = "  if #call('XRANGE', entries_key, id, id) == 0 then\n    return 0\n  end\n"
 VOID_CHECK = """  if void[scope] then
     return -1
   end
@@ -49,40 +49,40 @@ MUTANTS: dict[str, Mutant] = {
     "no fence": Mutant("commit", FENCE, "if false then"),
     "epoch instead of token": Mutant(
         "commit",
-        "lease[1] ~= ARGV[1]",
-        "redis.call('HGET', KEYS[2], 'epoch') ~= string.match(ARGV[1], '^%d*')",
+        "found[1] ~= token",
+        "call('HGET', lease_key, 'epoch') ~= string.match(token, '^%d*')",
     ),
     "a higher epoch passes the fence": Mutant(
         "commit",
         FENCE,
-        "local mine = tonumber(string.match(ARGV[1], '^%d+') or -1)\n"
-        "local token = redis.call('HGET', KEYS[2], 'token')\n"
-        "if not token or token ~= ARGV[1] and tonumber(string.match(token, '^%d+')) >= mine then",
+        "local mine = tonumber(string.match(token, '^%d+') or -1)\n"
+        "local found = call('HGET', lease_key, 'token')\n"
+        "if not found or found ~= token and tonumber(string.match(found, '^%d+')) >= mine then",
     ),
     "a released lease has no fence": Mutant(
         "commit",
         FENCE,
-        "if (redis.call('HGET', KEYS[2], 'token') or ARGV[1]) ~= ARGV[1] then",
+        "if (call('HGET', lease_key, 'token') or token) ~= token then",
     ),
     "expiry fences": Mutant(
         "commit",
         FENCE,
-        "if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1]\n"
-        "  or tonumber(redis.call('HGET', KEYS[2], 'expiry')) < now_ms() then",
+        "if call('HGET', lease_key, 'token') ~= token\n"
+        "  or tonumber(call('HGET', lease_key, 'expiry')) < now_ms() then",
     ),
     # Entries are finished once.
     "no XDEL answer": Mutant("commit", XDEL, XDEL.replace("==", "<")),
     "entry is not deleted": Mutant(
         "commit",
         XDEL,
-        "if #redis.call('XRANGE', KEYS[1], id, id) == 0 then",
+        "if #call('XRANGE', entries_key, id, id) == 0 then",
     ),
     "an entry that somebody else finished voids nothing": Mutant(
         "commit", "void[scope] = not resent", "void[scope] = nil"
     ),
     "own resend voids": Mutant("commit", "void[scope] = not resent", "void[scope] = true"),
     "a commit that was done can be bad": Mutant(
-        "commit", "if bad and #redis.call('XRANGE', KEYS[1], id, id) == 1 then", "if bad then"
+        "commit", "if bad and #call('XRANGE', entries_key, id, id) == 1 then", "if bad then"
     ),
     "burial of an entry that is gone": Mutant(
         "commit", "  if not entry then\n    return 0\n  end", "  entry = entry or {id, {}}"
@@ -90,11 +90,18 @@ MUTANTS: dict[str, Mutant] = {
     # Everything that can fail is looked at first.
     "damaged partition not looked at first": Mutant(
         "commit",
-        "if not (usable(1, 'stream') and usable(3, 'hash') and usable(4, 'stream')) then",
-        "if false then",
+        "if not usable(first + 2, 'hash') or buries and not usable(first + 3, 'stream') then",
+        "if not usable(first + 2, 'hash') and false then",
     ),
-    "dead letters not looked at first": Mutant("commit", " and usable(4, 'stream')", ""),
-    "attempts not looked at first": Mutant("commit", " and usable(3, 'hash')", ""),
+    "entries not looked at first": Mutant(
+        "commit", "call('XLEN', entries_key)", "local _ = entries_key"
+    ),
+    "dead letters not looked at first": Mutant(
+        "commit", " or buries and not usable(first + 3, 'stream')", ""
+    ),
+    "attempts not looked at first": Mutant(
+        "commit", "not usable(first + 2, 'hash') or", "not usable(first + 2, 'hash') and false or"
+    ),
     "reply key not looked at first": Mutant(
         "commit", "if not usable(out, 'stream') then", "if false then"
     ),
@@ -122,17 +129,17 @@ MUTANTS: dict[str, Mutant] = {
     "unchanged state gets a new version": Mutant(
         "commit",
         "elseif action == 'd' then",
-        "elseif action == '' then\n    redis.call('HSET', KEYS[state], 'v', id)\n"
+        "elseif action == '' then\n    call('HSET', keys[state], 'v', id)\n"
         "  elseif action == 'd' then",
     ),
     "deleted state leaves its version": Mutant(
-        "commit", "redis.call('DEL', KEYS[key])", "redis.call('HDEL', KEYS[key], 'state')"
+        "commit", "call('DEL', keys[key])", "call('HDEL', keys[key], 'state')"
     ),
     "state without time to live": Mutant(
-        "commit", "redis.call('PEXPIRE', KEYS[key], state_ttl)", "local _ = state_ttl"
+        "commit", "call('PEXPIRE', keys[key], state_ttl)", "local _ = state_ttl"
     ),
     "state keeps an old time to live": Mutant(
-        "commit", "redis.call('PERSIST', KEYS[key])", "local _ = key"
+        "commit", "call('PERSIST', keys[key])", "local _ = key"
     ),
     # Void.
     "nothing is void behind a stale or bad commit": Mutant(
@@ -140,13 +147,69 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "nothing is void behind a bad emit": Mutant(
         "commit",
-        f"{BAD}  redis",
-        f"{NOT_BAD}  redis",
+        f"{BAD}  call",
+        f"{NOT_BAD}  call",
     ),
     "no commit is void": Mutant("commit", f"scope, bad)\n{VOID_CHECK}", "scope, bad)\n"),
     # Short forms.
-    "answer goes to another scope": Mutant("commit", "#KEYS[1] - 1 + #'out:'", "#KEYS[1] + 1"),
-    "answer to a key of any type": Mutant("commit", "problem(out, 0)", "nil"),
+    "answer goes to another scope": Mutant(
+        "commit", "#entries_key - 1 + #'out:'", "#entries_key + 1"
+    ),
+    "answer to a key of any type": Mutant("commit", "local bad = problem(out, 0)", "local bad"),
+    "answer with a state to a key of any type": Mutant("commit", " or problem(out, 0))", ")"),
+    "answer with a state of any version": Mutant(
+        "commit", "finish(id, scope, state_problem(state, expected) or", "finish(id, scope,"
+    ),
+    "state of a run is that of its first": Mutant(
+        "commit", "versions[state], last = id, place", "versions[state], last = id, last or place"
+    ),
+    "state of a run whose last was not done": Mutant(
+        "commit",
+        "    expected = id\n  end\n  if last",
+        "    expected, last = id, place\n  end\n  if last",
+    ),
+    "version of a run is not remembered": Mutant(
+        "commit", "versions[state], last = id, place", "last = place"
+    ),
+    "answer with a state that was not done is written": Mutant(
+        "commit", "if answers[noted + i] == 1 then", "if true then"
+    ),
+    "answers not trimmed": Mutant(
+        "commit",
+        "'MAXLEN', '~', maxlen, '*',\n    'm', message",
+        "'*',\n    'm', message",
+    ),
+    "answers without time to live": Mutant(
+        "commit", "'s', scope)\n  touched[out] = true", "'s', scope)"
+    ),
+    # Several partitions in one call.
+    "what goes wrong beside goes wrong here": Mutant(
+        "commit", "pcall(carry_out)", "true, carry_out()"
+    ),
+    "what is void beside is void here": Mutant(
+        "commit",
+        "void, rows, answers, are_done",
+        "void, rows, answers, are_done = void or {}, {}, {}, true\n  local _",
+    ),
+    "rows beside are rows here": Mutant(
+        "commit",
+        "void, rows, answers, are_done",
+        "void, rows, answers, are_done = {}, rows or {}, {}, true\n  local _",
+    ),
+    "no attempts beside are none here": Mutant(
+        "commit",
+        "has_attempts = kinds[first + 2] ~= 'none'",
+        "has_attempts = has_attempts ~= false and kinds[first + 2] ~= 'none'",
+    ),
+    "fenced beside is carried out": Mutant(
+        "commit", "    return 'FENCED'\n", "    if at > 12 then return 'FENCED' end\n"
+    ),
+    "partition behind a fenced one is left out": Mutant(
+        "commit",
+        "    at = stop\n",
+        "    at = is_whole and result == 'FENCED' and #arguments or stop\n",
+    ),
+    "all are done if those beside are": Mutant("commit", "      are_all_done = false\n", ""),
     "answer without its index": Mutant("commit", "'i', id, 'n', '0', 's'", "'i', id, 's'"),
     "all are done if the last is": Mutant(
         "commit", "are_done = are_done and result == 1", "are_done = result == 1"
@@ -178,7 +241,7 @@ MUTANTS: dict[str, Mutant] = {
     "failure of an entry that is gone": Mutant(
         "commit", f"{GONE_ENTRY}  write_row(id, row)\n  return", "  write_row(id, row)\n  return"
     ),
-    "attempts outlive their entry": Mutant("commit", "redis.call('HDEL', KEYS[3], id)", "0"),
+    "attempts outlive their entry": Mutant("commit", "call('HDEL', attempts_key, id)", "0"),
     "attempts of the same call outlive their entry": Mutant(
         "commit", "  has_attempts = true\n", ""
     ),
@@ -190,13 +253,13 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "hold behind a failure of its call that is sent again tells again": Mutant(
         "commit",
-        "rows[id] = rows[id] or redis.call('HGET', KEYS[3], id) or ''",
-        "rows[id] = redis.call('HGET', KEYS[3], id) or ''",
+        "rows[id] = rows[id] or call('HGET', attempts_key, id) or ''",
+        "rows[id] = call('HGET', attempts_key, id) or ''",
     ),
     "hold that is sent again leaves the row of the failure before it": Mutant(
         "commit",
         "  write_row(id, row)\n  if rows[id] == row then\n    return 0\n  end\n",
-        "  rows[id] = rows[id] or redis.call('HGET', KEYS[3], id) or ''\n"
+        "  rows[id] = rows[id] or call('HGET', attempts_key, id) or ''\n"
         "  if rows[id] == row then\n    return 0\n  end\n  write_row(id, row)\n",
     ),
     "hold tells nobody": Mutant(
@@ -236,10 +299,12 @@ MUTANTS: dict[str, Mutant] = {
     "reply stream not trimmed": Mutant("commit", "'MAXLEN', '~', maxlen, '*', ...", "'*', ..."),
     "inbox trimmed": Mutant(
         "commit",
-        "redis.call('XADD', KEYS[inbox], '*', ...)",
-        "redis.call('XADD', KEYS[inbox], 'MAXLEN', '~', maxlen, '*', ...)",
+        "call('XADD', keys[inbox], '*', ...)",
+        "call('XADD', keys[inbox], 'MAXLEN', '~', maxlen, '*', ...)",
     ),
-    "reply stream without time to live": Mutant("commit", "touched[out] = true", "local _ = out"),
+    "reply stream without time to live": Mutant(
+        "commit", "'*', ...)\n    touched[out] = true", "'*', ...)"
+    ),
     "inbox without time to live": Mutant("commit", "touched[inbox] = true", "local _ = inbox"),
     # Leases.
     "live lease is stolen": Mutant("claim", "and left > 0 then", "and left > 1e12 then"),

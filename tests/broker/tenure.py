@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 
 from tests.servers import available_servers
-from wherry.broker.calls import Call, Retention, encode_call, read_answers
+from wherry.broker.calls import Call, Retention, encode_calls, part_answers, read_answers
 from wherry.broker.commits import Commit, Operation, Outcome, StateChange
 from wherry.broker.connect import CommandLink, Store, open_store
 from wherry.broker.leases import Leases
@@ -56,8 +56,8 @@ class Tenure:
         (claimed,) = await self.leases("worker").claim([ZERO])
         self.token = claimed.token
 
-    async def add(self, scope: str = "s", *fields: str) -> EntryId:
-        key = self.keys.entries(ZERO)
+    async def add(self, scope: str = "s", *fields: str, partition: Partition = ZERO) -> EntryId:
+        key = self.keys.entries(partition)
         entry_id = await self.link.call("XADD", key, "*", "s", scope, "m", b"\x80", *fields)
         return EntryId(entry_id.decode())
 
@@ -76,13 +76,23 @@ class Tenure:
             is_resent=is_resent,
             emitted=emitted,
         )
-        script = self.scripts.commit
-        (answer,) = await run_many(
-            self.link, [(script, encode_call(script, self.keys, call, retention))]
-        )
+        [answer] = await self.joint(call, retention=retention)
         if isinstance(answer, Exception):
             raise answer
-        return read_answers(answer)
+        return answer
+
+    async def joint(
+        self, *calls: Call, retention: Retention = KEPT
+    ) -> list[list[tuple[Outcome, str]] | Exception | None]:
+        """Calls of several partitions in one command, and what each was answered."""
+        script = self.scripts.commit
+        (answer,) = await run_many(
+            self.link, [(script, encode_calls(script, self.keys, calls, retention))]
+        )
+        return [
+            one if isinstance(one, Exception) else read_answers(one)
+            for one in part_answers(answer, calls)
+        ]
 
     async def stream(self, key: str) -> list[dict[str, bytes]]:
         return [

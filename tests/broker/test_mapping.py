@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from wherry.broker.connect import Store, open_store
+from wherry.broker.redirects import Redirected
 from wherry.errors import StoreError, StoreRefused, StoreUnavailable, WherryError
 
 TRANSIENT = [
@@ -21,14 +22,13 @@ TRANSIENT = [
     "CLUSTERDOWN The cluster is down",
     "CLUSTERDOWN Hash slot not served",
     "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
-    "MOVED 3999 127.0.0.1:6381",
-    "ASK 3999 127.0.0.1:6381",
     "NOREPLICAS Not enough good replicas to write.",
     "OOM command not allowed when used memory > 'maxmemory'.",
     "MISCONF Redis is configured to save RDB snapshots, but it is unable to persist to disk.",
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
     "ERR max number of clients reached",
 ]
+REDIRECTS = ["MOVED 3999 127.0.0.1:6381", "ASK 3999 127.0.0.1:6381"]
 REFUSED = [
     "NOAUTH Authentication required.",
     "WRONGPASS invalid username-password pair or user is disabled.",
@@ -43,6 +43,7 @@ OTHER = [
 ]
 EXPECTED: list[tuple[str, type[WherryError]]] = [
     *((answer, StoreUnavailable) for answer in TRANSIENT),
+    *((answer, Redirected) for answer in REDIRECTS),
     *((answer, StoreRefused) for answer in REFUSED),
     *((answer, StoreError) for answer in OTHER),
 ]
@@ -119,5 +120,7 @@ async def test_error_answer_says_what_can_be_done(
     answer: str, expected: type[WherryError], ask: Callable[[Store], Any]
 ):
     error = await _raised(answer, ask)
-    assert type(error) is expected, error
+    is_elsewhere = answer.startswith(("MOVED", "ASK"))  # a kind of its own: it says where
+    assert type(error) is (Redirected if is_elsewhere else expected), error
+    assert isinstance(error, expected)
     assert "127.0.0.1" in str(error)

@@ -17,13 +17,13 @@ from tests.broker.tenure import PLACES, opened
 from tests.servers_plugin import default_server
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_scripts_do_what_the_model_says(place: str, server_pool: Any):
+@pytest.mark.parametrize("server", PLACES)
+def test_scripts_do_what_the_model_says(server: str, server_pool: Any):
     chosen = settings()
-    share = 1 if place == default_server() else 4
+    share = 1 if server == default_server() else 4
     runs = chosen.max_examples // RUN // share
     start = 0 if chosen.derandomize else random.getrandbits(32)
-    with Real(opened(place, server_pool)) as real:
+    with Real(opened(server, server_pool)) as real:
         machine = beside_model(real)
         run_machine(machine, range(start, start + runs), (Phase.generate, Phase.shrink))
         assert machine.examples >= runs * RUN

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.client.owner import until
 from tests.proxy import proxy
 from tests.servers import Server
 from tests.servers_plugin import StartServer
@@ -302,3 +303,70 @@ async def test_cancellation_while_sentinels_are_asked_is_heeded(start_server: St
                 task.cancel()
                 await asyncio.wait([task])
                 assert is_late or task.cancelled(), f"after {ticks} ticks"
+
+
+@asynccontextmanager
+async def noticing(url: str) -> AsyncGenerator[tuple[Link, list[Any]]]:
+    """A link whose server gives notice, and what it has said."""
+    said: list[Any] = []
+    link = open_store(url).noticing_link(said.append, answer_timeout_s=5.0)
+    assert link is not None
+    try:
+        yield link, said
+    finally:
+        await link.aclose()
+
+
+async def test_server_gives_notice_once_of_each_key_that_was_read(any_server: Server):
+    async with noticing(any_server.url) as (link, said), single(any_server.url) as other:
+        assert await link.calls([("GET", "a"), ("GET", "b")]) == [None, None]
+        await other.calls([("SET", "c", 1), ("SET", "a", 1), ("SET", "a", 2)])
+        await link.call("GET", "b")
+        assert said == [[b"invalidate", [b"a"]]]
+        await other.call("SET", "b", 1)
+        await until(lambda: len(said) == 2)
+        await other.call("FLUSHALL")
+        await until(lambda: len(said) == 3)
+        assert said[1:] == [[b"invalidate", [b"b"]], [b"invalidate", None]]
+
+
+async def test_notice_is_kept_apart_from_answers(redis_url: str):
+    """It comes between answers, and between the pieces of a large one."""
+    large = b"x" * 2**21
+    async with noticing(redis_url) as (link, said), single(redis_url) as other:
+        await link.call("SET", "large", large)
+        writing = asyncio.create_task(_write(other, 300))
+        for _ in range(30):
+            before = await link.calls([("GET", "n"), ("GET", "large")])
+            kept = list(before)
+            assert before[1] == large
+            await asyncio.sleep(0.001)
+            assert before == kept, "what comes later is not added to answers that were given"
+        await writing
+        assert said
+        assert all(one == [b"invalidate", [b"n"]] for one in said)
+
+
+async def _write(link: Link, times: int) -> None:
+    for number in range(times):
+        await link.call("SET", "n", number)
+
+
+async def test_end_of_the_connection_is_told(redis_url: str):
+    async with noticing(redis_url) as (link, said), single(redis_url) as other:
+        await link.call("GET", "a")
+        assert link.client_id is not None
+        await other.call("CLIENT", "KILL", "ID", link.client_id)
+        await until(lambda: said == [None])
+
+
+async def test_server_that_gives_no_notice_says_so(start_server: StartServer):
+    server = start_server(args=("--rename-command", "HELLO", ""))
+    async with noticing(server.url) as (link, _):
+        with pytest.raises(StoreError, match="unknown command"):
+            await link.call("GET", "a")
+    server = start_server()
+    server.command("ACL", "SETUSER", "deaf", "on", ">pw", "~*", "&*", "+@all", "-client|tracking")
+    async with noticing(server.url.replace("redis://", "redis://deaf:pw@")) as (link, _):
+        with pytest.raises(StoreRefused, match=r"client\|tracking"):
+            await link.call("GET", "a")

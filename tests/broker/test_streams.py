@@ -10,7 +10,8 @@ import pytest
 
 from tests.broker.tenure import DONE, PLACES, ZERO, commit, opened, reply, tenure
 from tests.e2e.rig import until
-from tests.servers import Server
+from tests.servers import Server, available_servers
+from wherry.broker.calls import Call
 from wherry.broker.connect import PooledLink, Store, open_store
 from wherry.broker.history import Past
 from wherry.broker.link import Link
@@ -228,3 +229,23 @@ async def test_memory_full_server_still_commits(start_server: Any):
         await held.claim()
         assert (await held.leases("a").beat({}, 1_000)).members.keys() == {"a"}
         assert await held.leases("worker").release(ZERO, held.token)
+
+
+@pytest.mark.parametrize("server", available_servers())
+async def test_memory_full_server_commits_partitions_that_share_a_call(
+    server: str, server_pool: Any
+):
+    async with tenure(opened(server, server_pool)) as held:
+        (other,) = await held.leases("worker").claim([ONE])
+        ids = [await held.add(), await held.add(partition=ONE)]
+        calls = [
+            Call(partition=partition, token=token, operations=[commit(entry_id, reply(1))])
+            for partition, token, entry_id in zip(
+                (ZERO, ONE), (held.token, other.token), ids, strict=True
+            )
+        ]
+        await held.link.call("CONFIG", "SET", "maxmemory", "1")
+        try:
+            assert await held.joint(*calls) == [[DONE], [DONE]]
+        finally:
+            await held.link.call("CONFIG", "SET", "maxmemory", "0")

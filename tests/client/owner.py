@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 
-from wherry.broker.calls import Call, Retention, encode_call, read_answers
+from wherry.broker.calls import Call, Retention, encode_calls, read_answers
 from wherry.broker.commits import Bury, Commit, Emit, Operation, Outcome
 from wherry.broker.connect import Store, open_store
 from wherry.broker.entries import read_entry
@@ -118,7 +118,7 @@ class Owner:
     async def _call(self, scope: str, operations: Sequence[Operation]) -> None:
         claimed = self._claimed[self.partition(scope)]
         call = Call(partition=claimed.partition, token=claimed.token, operations=operations)
-        command = encode_call(self._scripts.commit, self.keys, call, self.retention)
+        command = encode_calls(self._scripts.commit, self.keys, [call], self.retention)
         try:
             answer = await self.link.call(*command)
         except StoreError as error:

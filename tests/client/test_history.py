@@ -39,7 +39,7 @@ GONE = page()
 
 
 @pytest.mark.parametrize(
-    ("place", "found", "is_behind", "why"),
+    ("reader_at", "found", "is_behind", "why"),
     [
         (Place("0-0"), page("5-0", length=3, added=9), False, "starts at the oldest kept"),
         (Place("0-0"), GONE, False, "nothing was there, nothing is"),
@@ -63,8 +63,8 @@ GONE = page()
         (Place("0-0", None, False), page("6-0", "7-0"), False, "Redis 6, followed from its birth"),
     ],
 )
-def test_what_is_missing(place: Place, found: Page, is_behind: bool, why: str):
-    assert place.is_behind(found, KEPT) is is_behind, why
+def test_what_is_missing(reader_at: Place, found: Page, is_behind: bool, why: str):
+    assert reader_at.is_behind(found, KEPT) is is_behind, why
 
 
 def test_place_counts_from_the_oldest_kept():

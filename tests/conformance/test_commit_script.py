@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.broker.neighbours import FATES, call_beside
 from tests.broker.tenure import (
     ALREADY,
     DONE,
@@ -58,6 +59,36 @@ async def test_answers_of_one_scope_that_share_a_call_are_each_its_own(store: St
                 {"m": reply(n), "i": ids[n].encode(), "n": b"0", "s": scope.encode()}
                 for n in expected
             ]
+
+
+async def test_answers_with_states_that_follow_one_another_are_one_write(store: Store):
+    async with tenure(store) as held:
+        ids = [await held.add() for _ in range(4)]
+
+        def run(*states: bytes) -> list[Answer]:
+            befores = ["", *ids]
+            return [
+                Answer(one, S, reply(n), 0, before, packed)
+                for n, (one, before, packed) in enumerate(zip(ids, befores, states, strict=False))
+            ]
+
+        # The first is gone, as if another owner had finished it: what was built on it is void.
+        await held.call(commit(ids[0]))
+        assert await held.call(*run(b"a", b"b")) == [ALREADY, VOID]
+        assert await held.state() == (None, None)
+        behind = [
+            Answer(ids[1], S, reply(1), 0, "", b"b"),
+            Answer(ids[2], S, reply(2), 0, ids[1], b"c"),
+            Answer(ids[3], S, reply(3), 0, "9-9", b"d"),
+        ]
+        assert await held.call(*behind) == [DONE, DONE, STALE]
+        assert await held.state() == (b"c", ids[2].encode())
+        assert [one["i"].decode() for one in await held.replies()] == ids[1:3]
+        # Sent again with one more that was not sent before.
+        again = [*behind[:2], Answer(ids[3], S, reply(3), 0, ids[2], b"d")]
+        assert await held.call(*again, is_resent=True) == [ALREADY, ALREADY, DONE]
+        assert await held.state() == (b"d", ids[3].encode())
+        assert [one["i"].decode() for one in await held.replies()] == ids[1:]
 
 
 async def test_end_mark_without_replies_carries_no_message(store: Store):
@@ -244,8 +275,19 @@ async def test_a_damaged_partition_refuses_the_whole_call(store: Store, kind: st
         await held.link.call("SET", key, "mine")
         before = await held.everything()
         with pytest.raises(StoreError, match="WRONGTYPE"):
-            await held.call(commit(one, reply(1)))
+            await held.call(
+                Emit(1, "", S, [reply(0)]), Bury(EntryId("1-1"), S, "gone"), commit(one, reply(1))
+            )
         assert await held.everything() == before
+
+
+async def test_dead_letters_that_were_overwritten_stop_burials_alone(store: Store):
+    async with tenure(store) as held:
+        one, two = await held.add(), await held.add()
+        await held.link.call("SET", held.keys.dead(ZERO), "mine")
+        expired = Bury(two, S, "Expired", is_kept=False)
+        assert await held.call(commit(one, reply(1)), expired) == [DONE, DONE]
+        assert await held.entries() == []
 
 
 async def test_state_of_another_version_is_stale(store: Store):
@@ -531,6 +573,30 @@ def test_answers_are_read():
         STALE,
         (Outcome.BAD, "why"),
     ]
+
+
+@pytest.mark.parametrize("fate", FATES)
+@pytest.mark.without("cluster", why="partitions of several slots do not share a call")
+async def test_partitions_that_share_a_call_do_not_share_their_fate(store: Store, fate: str):
+    """The neighbours are looked at by `call_beside`; here half of the call was carried out."""
+    async with tenure(store) as held:
+        one, two = await held.add(), await held.add()
+        operations = [commit(one, reply(1)), Answer(two, S, reply(2))]
+        await held.call(operations[0])
+        for expected in ([ALREADY, DONE], [ALREADY, ALREADY]):
+            await held.link.call("SCRIPT", "FLUSH")
+            answers = await call_beside(
+                held, operations, fate, token=held.token, is_resent=True, retention=KEPT
+            )
+            assert answers == expected
+        assert [one["m"] for one in await held.replies()] == [reply(1), reply(2)]
+        fenced = Token("1:other")
+        before = await held.everything()
+        answers = await call_beside(
+            held, operations, fate, token=fenced, is_resent=False, retention=KEPT
+        )
+        assert answers is None
+        assert await held.everything() == before
 
 
 async def test_nothing_but_documented_keys_lives_for_ever(store: Store):

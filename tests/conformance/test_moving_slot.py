@@ -1,7 +1,7 @@
 """A script in the midst of a slot's migration: what it has deleted itself, it must not touch again.
 
-A call whose keys are all there is carried out; in it, a command on a key that is not there (any more)
-is refused as one for another node, and what was written before stays written.
+A call whose keys are all there is carried out; in it, a command on a key that is not there is
+refused as one for another node, and what was written before stays written.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.clustering import slot_of
+from scripts.clustering import ask, look, slot_of, wait_for
 from tests.clusters import Clustered, ClusterNode
 from tests.e2e.rig import QUICK, Notes, Rig, echo, rig, until, working
 from tests.e2e.test_durable import DURABLE, totals
@@ -198,7 +198,42 @@ async def test_nothing_is_lost_nor_doubled_while_slots_move(any_cluster: Cluster
                 await grows(lambda: producer.count, 300)
         await seen.drained()
         await check_effects(seen, producer)
+        assert not hooks.count("partition lost"), "its history goes with a slot"
     assert not hooks.errors
+
+
+@pytest.mark.limit_s(120)
+async def test_slot_that_moves_in_one_step_is_followed(cluster: Clustered):
+    """As Valkey 9 moves them (CLUSTER MIGRATESLOTS): the target follows, and takes over at once."""
+    hooks = Notes()
+    config = Config(**{**QUICK, "reply_length": 100_000})
+    async with (
+        rig(cluster.url) as seen,
+        working(totals, cluster.url, hooks=hooks, reply_length=100_000, **DURABLE),
+        Client(cluster.url, config=config) as client,
+    ):
+        async with producing(client) as producer:
+            await grows(lambda: producer.count, 100)
+            primaries = await asyncio.to_thread(cluster.primaries)
+            for slot in slots_of(seen):
+                source = await asyncio.to_thread(cluster.owner, slot)
+                target = primaries[primaries.index(source) - 1]
+                await asyncio.to_thread(_move_at_once, source, target, slot)
+                await grows(lambda: producer.count, 50)
+        await seen.drained()
+        await check_effects(seen, producer)
+    assert not hooks.count("partition lost")
+
+
+def _move_at_once(source: ClusterNode, target: ClusterNode, slot: int) -> None:
+    name = ask(target, "CLUSTER", "MYID").decode()
+    ask(source, "CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", name)
+    wait_for(lambda: is_owner(target, slot), "the slot has moved")
+
+
+def is_owner(node: ClusterNode, slot: int) -> bool:
+    view = look(node)
+    return view is not None and view[node.port].owns(slot)
 
 
 @pytest.mark.limit_s(150)

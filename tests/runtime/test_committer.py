@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.rig import Notes, until
-from wherry.broker.calls import MAX_OPERATIONS, Retention
+from wherry.broker.calls import MAX_BYTES, MAX_OPERATIONS, Retention
 from wherry.broker.commits import Commit, Emit, Outcome
 from wherry.broker.link import Command
 from wherry.broker.scripts import Scripts
@@ -28,6 +28,8 @@ RETENTION = Retention(reply_length=1, reply_ttl_ms=1, state_ttl_ms=0)
 
 class Link:
     """Hands each write to the test and waits for its answer."""
+
+    joins_slots = False
 
     def __init__(self) -> None:
         self.writes: asyncio.Queue[tuple[list[Call], asyncio.Future[list[Any]]]] = asyncio.Queue()
@@ -49,7 +51,8 @@ class Call:
         keys = int(command[2])
         self.partition = int(str(command[3]).split(":")[1].rstrip("}"))
         arguments = command[3 + keys :]
-        self.token, self.is_resent = arguments[0], arguments[1] == "1"
+        self.parts = int(arguments[0])
+        self.token, self.is_resent = arguments[5], arguments[6] == "1"
         self.ids = [one for one in arguments if isinstance(one, str) and one.startswith("id-")]
 
 
@@ -140,6 +143,61 @@ async def test_calls_of_one_tick_share_a_write():
         calls, answer = await it.link.next()
         assert [call.partition for call in calls] == [0, 1, 2, 3, 4]
         answer.set_result([[1]] * 5)
+        await until(lambda: len(it.told) == 5)
+
+
+async def test_partitions_share_a_command_where_one_server_has_all():
+    async with desk() as it:
+        it.link.joins_slots = True
+        for number in range(4):
+            put(it, hold(number), str(number))
+        (call,), answer = await it.link.next()
+        assert (call.parts, call.ids) == (4, ["id-0", "id-1", "id-2", "id-3"])
+        answer.set_result([[1, b"FENCED", b"!WRONGTYPE overwritten", [b"bad:why"]]])
+        await until(lambda: len(it.told) == 4)
+        assert it.outcomes() == [[Outcome.DONE], None, None, [Outcome.BAD]]
+        for number in range(2):
+            put(it, hold(number), f"later-{number}")
+        _, answer = await it.link.next()
+        answer.set_exception(StoreUnavailable("gone"))
+        (call,), answer = await it.link.next()
+        assert (call.parts, call.is_resent) == (2, True)
+        answer.set_result([2])
+        await until(lambda: len(it.told) == 6)
+        assert it.outcomes()[4:] == [[Outcome.DONE]] * 2
+
+
+async def test_of_a_shared_command_what_was_not_carried_out_is_sent_again():
+    async with desk() as it:
+        it.link.joins_slots = True
+        for number in range(3):
+            put(it, hold(number), str(number))
+        _, answer = await it.link.next()
+        answer.set_result([[1, b"!OOM command not allowed", 1]])
+        (call,), answer = await it.link.next()
+        assert (call.parts, call.ids, call.is_resent) == (1, ["id-1"], True)
+        answer.set_result([[0]])
+        await until(lambda: len(it.told) == 3)
+        assert it.outcomes() == [[Outcome.DONE]] * 3
+
+
+async def test_shared_commands_are_bounded():
+    async with desk() as it:
+        it.link.joins_slots = True
+        for number in range(3):
+            put(it, hold(number), *(f"{number}-{one}" for one in range(MAX_OPERATIONS // 2)))
+        calls, answer = await it.link.next()
+        assert [call.parts for call in calls] == [2, 1]
+        assert [len(call.ids) for call in calls] == [MAX_OPERATIONS, MAX_OPERATIONS // 2]
+        answer.set_result([MAX_OPERATIONS, MAX_OPERATIONS // 2])
+        await until(lambda: len(it.told) == 3)
+        holding = hold(3)
+        large = Commit(EntryId("id-large"), ScopeId("s"), [], size_bytes=MAX_BYTES + 1)
+        it.committer.put(holding.track(ScopeId("s")), large)
+        put(it, hold(4), "small")
+        calls, answer = await it.link.next()
+        assert [call.ids for call in calls] == [["id-large"], ["id-small"]]
+        answer.set_result([1, 1])
         await until(lambda: len(it.told) == 5)
 
 

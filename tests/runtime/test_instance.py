@@ -58,7 +58,7 @@ class Lane:
         item = self.queue.popleft()
         if self.queue:
             instance.wake()
-        instance.unfinished.append(item)
+        instance.hand_out(item)
         return item.entry.message
 
     def rest(self, instance: Instance) -> None:
@@ -98,7 +98,7 @@ async def test_a_message_is_finished_by_the_next_receive():
     assert lane.finished == [1]
     lane.finish_all(lane.instance)
     assert lane.finished == [1, 2]
-    assert lane.instance.unfinished == []
+    assert not lane.instance.unfinished
 
 
 async def test_a_message_is_finished_when_receive_is_called_and_not_when_it_returns():

@@ -10,7 +10,8 @@ import pytest
 from tests.runtime.bare import turns, until
 from tests.runtime.tracking import tracked
 from wherry.errors import MessageError
-from wherry.runtime.lane import TRANSITIONS, Lane, LaneState
+from wherry.runtime.lane import Lane
+from wherry.runtime.life import TRANSITIONS, LaneState
 
 
 async def loop_(scope: Any, receive: Any, send: Any) -> None:

@@ -58,7 +58,7 @@ class Leases:
     def key_of(self, partition: Partition) -> str:
         return f"lease of {partition}"
 
-    async def survey(self) -> dict[Partition, tuple[str, int]]:
+    async def survey(self, _held: object = ()) -> dict[Partition, tuple[str, int]]:
         await self._pass("survey")
         return {one: (owner, 500 if owner else 0) for one, owner in self.owners.items()}
 

@@ -16,7 +16,8 @@ from tests.runtime.bare import turns, until
 from tests.runtime.test_lane import loop_
 from tests.runtime.tracking import Face, delivery, tracked
 from wherry.runtime.idle import Idle
-from wherry.runtime.lane import Lane, LaneState
+from wherry.runtime.lane import Lane
+from wherry.runtime.life import LaneState
 
 
 class Slow:

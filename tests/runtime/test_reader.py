@@ -13,7 +13,7 @@ from wherry.engine.ledger import Ledger
 from wherry.hooks import Hooks
 from wherry.model import ORIGIN, Partition, Token
 from wherry.runtime.holding import Holding, Holdings
-from wherry.runtime.reader import TRICKLE, Reader
+from wherry.runtime.reader import SINGLE, TRICKLE, Reader
 from wherry.runtime.reads import Reads
 from wherry.testing.loop import VirtualLoop
 
@@ -147,7 +147,8 @@ def entries(count: int) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("count", "passes_s", "reads"), [(1, 0.0, 1), (1, 1.0, 2), (TRICKLE, 0.0, 2)]
+    ("count", "passes_s", "reads"),
+    [(1, 0.0, 2), (SINGLE, 0.0, 1), (SINGLE, 1.0, 2), (TRICKLE, 0.0, 2)],
 )
 def test_a_few_entries_are_answered_before_more_are_read(count: int, passes_s: float, reads: int):
     """What comes meanwhile is brought by one read; but no answer is waited for in vain."""

@@ -24,7 +24,7 @@ from wherry.errors import StoreError, StoreUnavailable
 from wherry.model import ORIGIN, Partition, Token
 from wherry.runtime.duties import Duties
 from wherry.runtime.holding import Holding, Holdings
-from wherry.runtime.reads import MARGIN_S, Reads, SharedReads
+from wherry.runtime.reads import MARGIN_S, Reads, SeparateReads, SharedReads
 from wherry.runtime.renewal import Held, Renewal
 
 LEASE_S = 0.6
@@ -35,12 +35,16 @@ HELD: Held = ((Partition(0), Token("1:a")), (Partition(3), Token("1:b")))
 class Store:
     """A store of which only the blocking link is asked for; it answers on the thread."""
 
+    topology = None
+
     def __init__(self) -> None:
         self.renewals: list[tuple[float, Sequence[Any]]] = []
         self.answer: Callable[[Sequence[Any]], Any] = lambda tokens: [1] * len(tokens)
         self.threads: set[str] = set()
         self.closed = 0
         self.revived = 0
+        self.topology: Any = None
+        self.away: set[str] = set()
 
     def sync_link(self, *, answer_timeout_s: float) -> Store:
         return self
@@ -51,6 +55,13 @@ class Store:
         tokens = command[4 + count :]
         self.renewals.append((time.monotonic(), tokens))
         return self.answer(command if command[0] == "EVAL" else tokens)
+
+    def calls(self, commands: Sequence[Any]) -> list[Any]:
+        """As in a cluster: a command for each lease, of which some nodes are away."""
+        return [
+            StoreUnavailable("away") if command[4 + 1] in self.away else self.call(*command)
+            for command in commands
+        ]
 
     def revive(self) -> None:
         self.revived += 1
@@ -222,3 +233,34 @@ async def test_a_loop_that_turns_is_not_said_to_be_blocked():
         count = len(desk.store.renewals)
         await until(lambda: len(desk.store.renewals) > count + 6)
         assert desk.hooks.count("event loop is blocked") == 0
+
+
+async def test_node_that_is_away_costs_the_leases_of_no_other():
+    desk = Desk()
+    desk.store.topology = object()
+    desk.store.away = {"1:a"}
+    desk.store.answer = lambda tokens: [int(token != "1:c") for token in tokens]
+    await desk.renewal.look_after((*HELD, (Partition(7), Token("1:c"))))
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(desk.renewal.run())
+        await until(lambda: desk.lost)
+        task.cancel()
+    assert set(desk.lost) == {(Partition(7), Token("1:c"))}, "of the first nothing is known"
+    assert {tokens for _, tokens in desk.store.renewals} == {("1:b",), ("1:c",)}
+
+
+async def test_partition_that_is_not_read_is_let_go_alone():
+    desk = Desk()
+    desk.store.topology = object()
+    ears = SeparateReads()
+    desk.renewal._ears = ears
+    reads = ears.begin(Partition(0))
+    reads.begin()
+    reads.waiting_since_s -= desk.config.block_s + MARGIN_S + 1
+    ears.begin(Partition(3)).begin()
+    await desk.renewal.look_after(HELD)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(desk.renewal.run())
+        await until(lambda: len(desk.store.renewals) > 3)
+        task.cancel()
+    assert {tokens for _, tokens in desk.store.renewals} == {("1:b",)}

@@ -1,6 +1,6 @@
-"""Calls: many operations of one partition in one command, and what the server answers.
+"""Calls: many operations of a partition, and of several, in one command, and what is answered.
 
-Everything that changes entries, replies, states and attempts goes through `encode_call` and
+Everything that changes entries, replies, states and attempts goes through `encode_calls` and
 ``lua/commit.lua``.
 """
 
@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import cast
+from typing import NamedTuple, cast
 
+from ..errors import WherryError
 from ..model import Partition, ScopeId, Token
 from .commits import (
     Answer,
+    Bury,
     Commit,
     Emit,
     Fail,
@@ -24,6 +26,7 @@ from .commits import (
     StateChange,
 )
 from .link import Argument, Command
+from .mapping import map_answer
 from .scripts import Script
 from .wire import Keys
 
@@ -46,9 +49,8 @@ class Retention:
     state_ttl_ms: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call of the commit script.
+class Call(NamedTuple):
+    """What one partition has in a call of the commit script.
 
     Attributes:
         partition: whose.
@@ -77,44 +79,51 @@ def split_point(operations: Iterable[Operation]) -> tuple[int, int]:
     return count, size
 
 
-def encode_call(script: Script, keys: Keys, call: Call, retention: Retention) -> Command:
-    """The command that carries a call."""
-    encoder = _Encoder(keys, call.partition)
+def encode_calls(
+    script: Script, keys: Keys, calls: Sequence[Call], retention: Retention
+) -> Command:
+    """The command that carries the calls of one partition, or of several that one server has."""
+    names: list[str] = []
     arguments: list[Argument] = [
-        call.token,
-        "1" if call.is_resent else "0",
+        len(calls),
         retention.reply_length,
         retention.reply_ttl_ms,
         retention.state_ttl_ms,
-        call.emitted,
     ]
-    encoder.encode_all(call.operations, arguments)
-    return script.command(encoder.names, arguments)
+    for call in calls:
+        first = len(names) + 1
+        names += keys.of_owner(call.partition)
+        resent = "1" if call.is_resent else "0"
+        buries = "1" if any(map(_is_letter, call.operations)) else "0"
+        arguments += (first, call.token, resent, buries, call.emitted, 0)
+        begin = len(arguments)
+        _Encoder(keys, call.partition, names).encode_all(call.operations, arguments)
+        arguments[begin - 1] = len(arguments) - begin
+    return script.command(names, arguments)
+
+
+def _is_letter(operation: Operation) -> bool:
+    return type(operation) is Bury and operation.is_kept
 
 
 class _Encoder:
-    """Encodes operations of one call; collects the keys that they name by number."""
+    """Encodes operations of one partition; collects the keys that they name by number."""
 
-    __slots__ = ("_keys", "_numbers", "_outs", "_partition", "_states", "names")
+    __slots__ = ("_keys", "_names", "_numbers", "_outs", "_partition", "_states")
 
-    def __init__(self, keys: Keys, partition: Partition) -> None:
+    def __init__(self, keys: Keys, partition: Partition, names: list[str]) -> None:
         self._keys = keys
         self._partition = partition
         self._numbers: dict[str, int] = {}
         self._outs: dict[ScopeId, int] = {}
         self._states: dict[ScopeId, int] = {}
-        self.names = [
-            keys.entries(partition),
-            keys.lease(partition),
-            keys.attempts(partition),
-            keys.dead(partition),
-        ]
+        self._names = names
 
     def _number(self, name: str) -> int:
         found = self._numbers.get(name)
         if found is None:
-            self.names.append(name)
-            found = self._numbers[name] = len(self.names)
+            self._names.append(name)
+            found = self._numbers[name] = len(self._names)
         return found
 
     def _out(self, scope: ScopeId) -> int:
@@ -122,32 +131,43 @@ class _Encoder:
         if found is None:
             found = 0
             if scope:
-                self.names.append(self._keys.replies(self._partition, scope))
-                found = len(self.names)
+                self._names.append(self._keys.replies(self._partition, scope))
+                found = len(self._names)
             self._outs[scope] = found
         return found
 
     def encode_all(self, operations: Sequence[Operation], arguments: list[Argument]) -> None:
         """Append the arguments of all operations; most are a reply to a message and no more."""
         answering = ""  # the scope whose answers follow one another
-        count_at = 0
+        before: str | None = None  # the answer whose state the next one changes
+        count_at, width = 0, 2
         for operation in operations:
-            if type(operation) is Answer:
-                entry_id, scope_id, reply, _ = operation
-                if scope_id != answering:
-                    _note_count(arguments, count_at)
-                    answering = scope_id
-                    arguments += ("a", self._outs.get(scope_id) or self._out(scope_id), 0)
-                    count_at = len(arguments) - 1
-                arguments += (entry_id, reply)
-            else:
-                _note_count(arguments, count_at)
-                answering, count_at = "", 0
+            if type(operation) is not Answer:
+                _note_count(arguments, count_at, width)
+                answering, before, count_at = "", None, 0
                 further = cast("Further", operation)
                 if further.headers:
                     arguments += ("t", further.headers)
                 arguments += self._encode(further)
-        _note_count(arguments, count_at)
+                continue
+            entry_id, scope_id, reply, _, expected, packed = operation
+            if packed is None:
+                if scope_id != answering or before is not None:
+                    _note_count(arguments, count_at, width)
+                    arguments += ("a", self._outs.get(scope_id) or self._out(scope_id), 0)
+                    count_at, width = len(arguments) - 1, 2
+                    answering, before = scope_id, None
+                arguments += (entry_id, reply)
+            else:
+                if scope_id != answering or before != expected:
+                    _note_count(arguments, count_at, width)
+                    out, state = self._out(scope_id), self._state(scope_id)
+                    arguments += ("s", out, state, expected, 0)
+                    count_at, width = len(arguments) - 1, 3
+                    answering = scope_id
+                arguments += (entry_id, reply, packed)
+                before = entry_id
+        _note_count(arguments, count_at, width)
 
     def _encode(self, operation: Further) -> list[Argument]:
         scope, partition = operation.scope_id, self._partition
@@ -182,17 +202,41 @@ class _Encoder:
         if state is None:
             return (0,)
         action = "" if state.packed is None else ("s" if state.packed else "d")
+        return (self._state(scope), action, state.expected, state.packed or b"")
+
+    def _state(self, scope: ScopeId) -> int:
         number = self._states.get(scope)
         if number is None:
             name = self._keys.state(self._partition, scope)
             number = self._states[scope] = self._number(name)
-        return (number, action, state.expected, state.packed or b"")
+        return number
 
 
-def _note_count(arguments: list[Argument], count_at: int) -> None:
-    """Say, before the last answers, how many they are."""
+def _note_count(arguments: list[Argument], count_at: int, width: int) -> None:
+    """Say, before the last answers of so many arguments each, how many they are."""
     if count_at:
-        arguments[count_at] = (len(arguments) - count_at) // 2
+        arguments[count_at] = (len(arguments) - count_at) // width
+
+
+def part_answers(answer: object, calls: Sequence[Call]) -> Sequence[object]:
+    """What was answered for each of the calls that went in one command.
+
+    An error that one partition alone has is a `WherryError` in its place; an answer that is one
+    stands for all.
+    """
+    if len(calls) == 1:
+        return (answer,)
+    if isinstance(answer, Exception):
+        return [answer] * len(calls)
+    if isinstance(answer, int):
+        return [len(call.operations) for call in calls]
+    return [_error_of(one) or one for one in cast("list[object]", answer)]
+
+
+def _error_of(answer: object) -> WherryError | None:
+    if not isinstance(answer, bytes) or not answer.startswith(b"!"):
+        return None
+    return map_answer(answer[1:].decode("utf-8", "replace").lstrip("-"), "this place")
 
 
 def are_all_done(answer: object, count: int) -> bool:

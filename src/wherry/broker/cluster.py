@@ -76,6 +76,11 @@ class ClusterLink:
         place = self._topology.place_of(slot_of(key))
         return "" if place is None else f"{place[0]}:{place[1]}"
 
+    @property
+    def joins_slots(self) -> bool:
+        """A script may touch the keys of one slot alone."""
+        return False
+
     async def call(self, *command: Argument) -> Any:
         """See `wherry.broker.link.Link`."""
         [answer] = await self.calls((command,))

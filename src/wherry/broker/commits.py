@@ -46,16 +46,23 @@ class StateChange:
 
 
 class Answer(NamedTuple):
-    """Finish an entry with one reply to its scope and nothing else, as most are."""
+    """Finish an entry with one reply to its scope, or that and a changed state, as most are.
+
+    Attributes:
+        expected: version of the state that the instance was built on, see `StateChange`.
+        packed: what the state becomes, not empty; None without one.
+    """
 
     entry_id: EntryId
     scope_id: ScopeId
     reply: bytes
     size_bytes: int = 0
+    expected: str = ""
+    packed: bytes | None = None
 
 
 answer_of = cast(
-    "Callable[[tuple[EntryId, ScopeId, bytes, int]], Answer]",
+    "Callable[[tuple[EntryId, ScopeId, bytes, int, str, bytes | None]], Answer]",
     partial(cast("Any", tuple).__new__, Answer),
 )
 """An `Answer` of all its parts; one is made for each message, and so it takes half the time."""

@@ -21,6 +21,7 @@ import redis.exceptions as redis_errors
 from ..errors import WherryError
 from .blocking import BlockingLink, ClusterSyncLink, SyncLink
 from .cluster import ClusterLink
+from .connection import Told
 from .embedded import EmbeddedStore, default_directory, open_embedded
 from .heeding import heeding_cancellation
 from .history import Meeting, read_history
@@ -55,7 +56,7 @@ class PooledLink:
 
     __slots__ = (
         "_client", "_history", "_is_astray", "_make", "_where",
-        "client_id", "connects", "is_memory", "only_primary", "past",
+        "client_id", "connects", "is_memory", "joins_slots", "only_primary", "past",
     )  # fmt: skip
 
     def __init__(self, make: Callable[[Greet], aioredis.Redis], where: str) -> None:
@@ -66,6 +67,7 @@ class PooledLink:
         self.connects = 0
         self.client_id: int | None = None
         self.past: Meeting | None = None
+        self.joins_slots = True
         self.only_primary = False
         self.is_memory = False
         self._history: str | None = None
@@ -244,6 +246,16 @@ class Store:
 
     def _shown(self, place: Place) -> str:
         return shown_node(self._address, place)
+
+    def noticing_link(self, told: Told, *, answer_timeout_s: float | None) -> SingleLink | None:
+        """A single link whose server gives notice of what has changed; see `SingleLink`.
+
+        Whether the server can do that turns out when it connects. None: no server of this kind
+        of store can, or there are several of them.
+        """
+        if self._memory is not None or self.topology is not None:
+            return None
+        return SingleLink(self._pools, self.where, answer_timeout_s=answer_timeout_s, told=told)
 
     def sync_link(self, *, answer_timeout_s: float = 5.0) -> BlockingLink:
         """A blocking link with connections of its own, for one thread."""

@@ -21,6 +21,8 @@ from .login import log_in
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", cast("Any", hiredis).pack_command)
 _BUFFER_BYTES = 2**18
 """Largest piece that is taken from the socket at a time: a read of a full batch is few of them."""
+Told = Callable[[list[Any] | None], None]
+"""Is given what a server says unasked (RESP3's pushes), and None when it can say no more."""
 
 
 class ErrorAnswer(Exception):
@@ -55,15 +57,20 @@ class Endpoint:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One socket, from `connect` to `close`; then make another."""
+    """One socket, from `connect` to `close`; then make another.
+
+    Attributes:
+        told: is given what the server says unasked; None: it says nothing.
+    """
 
     __slots__ = (
         "_answers", "_buffer", "_closed", "_is_heard",
-        "_reader", "_timer", "_transport", "_waiter", "_wanted",
+        "_reader", "_timer", "_transport", "_waiter", "_wanted", "told",
     )  # fmt: skip
 
     def __init__(self) -> None:
         """Use `connect`."""
+        self.told: Told | None = None
         # A slice of a bytearray is a copy, and asyncio's TLS reads on into a slice.
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._reader = hiredis.Reader(replyError=ErrorAnswer)
@@ -110,7 +117,8 @@ class Connection(asyncio.BufferedProtocol):
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-        return self._answers
+        answers, self._answers = self._answers, []
+        return answers
 
     def _expect(self, timeout_s: float) -> None:
         self._is_heard = False
@@ -147,6 +155,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = None
         self._fail(exc or ConnectionError("the server closed the connection"))
         self._closed.set()
+        if self.told is not None:
+            self.told(None)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See `asyncio.BufferedProtocol`."""
@@ -164,8 +174,21 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(ConnectionError(f"what answers does not speak Redis' protocol: {error}"))
             self.close()
             return
+        if self.told is not None:
+            answers = self._answers = _set_aside(answers, self.told)
         if len(answers) >= self._wanted and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _set_aside(answers: list[Any], told: Told) -> list[Any]:
+    """The answers without what the server said unasked, which ``told`` is given."""
+    asked: list[Any] = []
+    for answer in answers:
+        if isinstance(answer, hiredis.PushNotification):
+            told(answer)
+        else:
+            asked.append(answer)
+    return asked
 
 
 async def connect(endpoint: Endpoint) -> Connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import cast
@@ -195,15 +195,21 @@ class Leases:
             if not answer.done():
                 answer.set_result(found)
 
-    async def survey(self) -> dict[Partition, tuple[str, int] | None]:
+    async def survey(
+        self, held: Container[Partition] = ()
+    ) -> dict[Partition, tuple[str, int] | None]:
         """See `find_owners`; of every partition.
 
-        Where the node of a cluster is away a partition is still its last owner's: or its share
-        would look too large to everybody else, and be handed on.
+        In a cluster, where each is asked for by itself, those held are not: their renewal tells.
+        Where its node is away a partition is still its last owner's: or its share would look too
+        large to everybody else, and be handed on.
         """
         partitions = [Partition(number) for number in range(self.meta.partitions)]
-        owners = await find_owners(self._link, self._scripts.survey, self._keys, partitions)
         found: dict[Partition, tuple[str, int] | None] = {}
+        if is_cluster(self._link):
+            found = {one: (self._worker, self._ttl_ms) for one in partitions if one in held}
+            partitions = [one for one in partitions if one not in found]
+        owners = await find_owners(self._link, self._scripts.survey, self._keys, partitions)
         for partition, owner in zip(partitions, owners, strict=True):
             if isinstance(owner, StoreUnavailable):
                 last = self._last.get(partition)
@@ -303,28 +309,6 @@ class Leases:
 def read_pause(paused: bytes | None) -> int:
     """Since when; 1 for what is no number, by which whoever wrote it by hand wants to pause."""
     return (int(paused) if paused.isdigit() else 1) if paused else 0
-
-
-def renew_command(
-    script: Script, keys: Keys, held: Sequence[tuple[Partition, Token]], ttl_ms: int
-) -> Command:
-    """The one command that renews all leases; its answer has 1 for each that is still ours."""
-    names = [keys.lease(partition) for partition, _ in held]
-    return script.command(names, (ttl_ms, *(token for _, token in held)))
-
-
-async def renew_held(
-    link: Link, script: Script, keys: Keys, held: Sequence[tuple[Partition, Token]], ttl_ms: int
-) -> list[bool]:
-    """Renew leases from the event loop; False for each that is no longer ours."""
-    parts = [[one] for one in held] if is_cluster(link) else [held]
-    calls = [(script, renew_command(script, keys, part, ttl_ms)) for part in parts]
-    kept: list[bool] = []
-    for answer in await run_many(link, calls):
-        if isinstance(answer, Exception):
-            raise answer
-        kept += [one == 1 for one in cast("list[int]", answer)]
-    return kept
 
 
 async def read_members(link: Link, keys: Keys) -> list[MemberInfo]:

@@ -29,6 +29,11 @@ class Link(Protocol):
         """
         ...
 
+    @property
+    def joins_slots(self) -> bool:
+        """Whether one script may touch the keys of several partitions, as one server has all."""
+        ...
+
     async def call(self, *command: Argument) -> Any:
         """Send one command and return its answer."""
         ...

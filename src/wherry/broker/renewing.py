@@ -1,4 +1,4 @@
-"""Renewing: how a thread lengthens leases; see also `wherry.broker.leases`."""
+"""Renewing: lengthens leases, from a thread or from the event loop."""
 
 from __future__ import annotations
 
@@ -8,12 +8,34 @@ from typing import Any, cast
 from ..errors import StoreError, WherryError
 from ..model import Partition, Token
 from .blocking import BlockingLink
-from .leases import renew_command
-from .link import Command
-from .scripts import Script, is_unknown_script
+from .cluster import is_cluster
+from .link import Command, Link
+from .scripts import Script, is_unknown_script, run_many
 from .wire import Keys
 
 Held = Sequence[tuple[Partition, Token]]
+
+
+def renew_command(
+    script: Script, keys: Keys, held: Sequence[tuple[Partition, Token]], ttl_ms: int
+) -> Command:
+    """The one command that renews all leases; its answer has 1 for each that is still ours."""
+    names = [keys.lease(partition) for partition, _ in held]
+    return script.command(names, (ttl_ms, *(token for _, token in held)))
+
+
+async def renew_held(
+    link: Link, script: Script, keys: Keys, held: Sequence[tuple[Partition, Token]], ttl_ms: int
+) -> list[bool]:
+    """Renew leases from the event loop; False for each that is no longer ours."""
+    parts = [[one] for one in held] if is_cluster(link) else [held]
+    calls = [(script, renew_command(script, keys, part, ttl_ms)) for part in parts]
+    kept: list[bool] = []
+    for answer in await run_many(link, calls):
+        if isinstance(answer, Exception):
+            raise answer
+        kept += [one == 1 for one in cast("list[int]", answer)]
+    return kept
 
 
 def renew_together(

@@ -14,7 +14,7 @@ from typing import Any
 import redis.exceptions as redis_errors
 
 from ..errors import StoreError, StoreRefused, StoreUnavailable, WherryError
-from .connection import Connection, Endpoint, ErrorAnswer, connect
+from .connection import Connection, Endpoint, ErrorAnswer, Told, connect
 from .history import Meeting, OtherHistory, name_history
 from .link import Argument, Command
 from .mapping import is_of_a_replica, map_answer, map_error
@@ -34,10 +34,12 @@ class SingleLink:
         "_answer_timeout_s",
         "_connection",
         "_pools",
+        "_told",
         "_where",
         "client_id",
         "connects",
         "history",
+        "joins_slots",
         "past",
     )
 
@@ -47,16 +49,23 @@ class SingleLink:
         where: str,
         *,
         answer_timeout_s: float | None,
+        told: Told | None = None,
     ) -> None:
-        """Connect, when it is needed, to where ``pools`` then lead; ``where`` is shown."""
+        """Connect, when it is needed, to where ``pools`` then lead; ``where`` is shown.
+
+        With ``told`` the server gives notice of each key that was read here, once, when it has
+        changed, and answers are those of RESP3.
+        """
         self._pools = pools
         self._where = where
         self._answer_timeout_s = answer_timeout_s
         self._connection: Connection | None = None
         self.history: str | None = None
+        self._told = told
         self.connects = 0
         self.client_id: int | None = None
         self.past: Meeting | None = None
+        self.joins_slots = True
 
     async def call(self, *command: Argument) -> Any:
         """See `wherry.broker.link.Link`."""
@@ -102,6 +111,8 @@ class SingleLink:
             raise self._unavailable(error) from error
         try:
             await self._greet(connection, endpoint.login())
+            if self._told is not None:
+                await self._ask_for_notice(connection, self._told)
         except BaseException:
             connection.close()
             raise
@@ -142,6 +153,24 @@ class SingleLink:
             await self.past.meet(self.history, self)
             if known not in (None, self.history):
                 raise OtherHistory(f"Redis at {self._where} was restarted or replaced")
+
+    async def _ask_for_notice(self, connection: Connection, told: Told) -> None:
+        """Turn on what Redis calls tracking, for client-side caching.
+
+        https://redis.io/docs/latest/develop/reference/client-side-caching/
+
+        Raises:
+            StoreError: the server cannot do that.
+            StoreRefused: the user may not.
+        """
+        try:
+            for command in ("HELLO", 3), ("CLIENT", "TRACKING", "ON"):
+                [answer] = await self._ask(connection, [command])
+                if isinstance(answer, WherryError):
+                    raise answer
+        except StoreUnavailable as error:  # some proxies hang up on what they do not know
+            raise StoreError(str(error)) from error
+        connection.told = told
 
     def _unavailable(self, error: OSError) -> WherryError:
         return map_error(error, self._where)

@@ -51,6 +51,11 @@ class SlotLink:
         """Number of the connection as its node counts."""
         return None if self._link is None else self._link.client_id
 
+    @property
+    def joins_slots(self) -> bool:
+        """A script may touch the keys of one slot alone."""
+        return False
+
     async def call(self, *command: Argument) -> Any:
         """See `wherry.broker.link.Link`."""
         [answer] = await self.calls((command,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -52,7 +52,9 @@ async def read_streams(
             raise answer
     else:
         answer = await link.call(*read)
-    streams = cast("list[tuple[bytes, list[RawEntry]]]", answer or [])
+    if isinstance(answer, dict):  # of RESP3; in RESP2 they are pairs
+        answer = cast("dict[bytes, list[RawEntry]]", answer).items()
+    streams = cast("Iterable[tuple[bytes, list[RawEntry]]]", answer or ())
     return {key.decode(): entries for key, entries in streams}
 
 

@@ -70,7 +70,7 @@ class Topology:
     def primaries(self) -> Sequence[Place]:
         """All who are known to serve slots."""
         return tuple(
-            dict.fromkeys((*self.map.primaries, *(b for _, b in self.handed_over.values())))
+            dict.fromkeys((*self.map.primaries, *(b for _, b in list(self.handed_over.values()))))
         )
 
     def note_moved(self, slot: int, told_by: Place, place: Place) -> None:
@@ -165,7 +165,9 @@ class Topology:
         before = self.map
         # What it confirms is kept: it says that a slot was moved, and that no replica took over.
         self.handed_over = {
-            slot: told for slot, told in self.handed_over.items() if found.place_of(slot) == told[1]
+            slot: told
+            for slot, told in list(self.handed_over.items())
+            if found.place_of(slot) == told[1]
         }
         self.map = found
         if found != before:

@@ -45,7 +45,16 @@ class Meta:
 class Keys:
     """Names of all keys of one namespace; each key of a partition carries its hash tag."""
 
-    __slots__ = ("_entries", "control", "joined", "members", "meta", "namespace", "released")
+    __slots__ = (
+        "_entries",
+        "_of_owner",
+        "control",
+        "joined",
+        "members",
+        "meta",
+        "namespace",
+        "released",
+    )
 
     def __init__(self, namespace: str) -> None:
         """Derive the names that belong to no partition."""
@@ -55,7 +64,9 @@ class Keys:
         self.joined = f"{{{namespace}}}:joined"
         self.released = f"{{{namespace}}}:released"
         self.control = f"{{{namespace}}}:control"
-        self._entries: dict[Partition, str] = {}  # they are asked for with each read and commit
+        # They are asked for with each read and each commit.
+        self._entries: dict[Partition, str] = {}
+        self._of_owner: dict[Partition, tuple[str, ...]] = {}
 
     def member(self, worker_id: str) -> str:
         """Hash in which a worker describes itself."""
@@ -71,6 +82,18 @@ class Keys:
         if name is None:
             name = self._entries[partition] = f"{{{self.namespace}:{partition}}}:in"
         return name
+
+    def of_owner(self, partition: Partition) -> tuple[str, ...]:
+        """Those that each commit of its owner names: entries, lease, attempts, dead letters."""
+        names = self._of_owner.get(partition)
+        if names is None:
+            names = self._of_owner[partition] = (
+                self.entries(partition),
+                self.lease(partition),
+                self.attempts(partition),
+                self.dead(partition),
+            )
+        return names
 
     def lease(self, partition: Partition) -> str:
         """Hash that says who owns the partition."""

@@ -12,7 +12,8 @@ from ..broker.wire import read_reply
 from ..errors import RepliesTrimmed, StoreUnavailable
 from ..model import ORIGIN, Reply, Restarted
 from .answers import Answer, Attempts
-from .followers import Follower, Followers
+from .follower import Follower
+from .followers import Followers
 from .history import Kept, Page, Place, read_page
 from .session import Session
 from .tasks import Backoff

@@ -151,9 +151,9 @@ class Session:
     def is_cluster(self) -> bool:
         """Whether partitions are on different nodes."""
         source = self._source
-        if isinstance(source, Store):
-            return source.topology is not None
-        return "+cluster:" in source[:20]
+        if isinstance(source, str):
+            return "+cluster:" in source[:20]
+        return source.topology is not None
 
     def bundle_of(self, key: str) -> int:
         """Streams of one bundle can share a read: in a cluster those of one slot."""

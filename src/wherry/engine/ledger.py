@@ -43,11 +43,6 @@ class Ledger:
     _buried: deque[tuple[int, Collection[EntryId]]] = field(default_factory=lambda: deque())
 
     @property
-    def has_tombstones(self) -> bool:
-        """Whether there is something that `answered` may end."""
-        return bool(self._buried)
-
-    @property
     def epoch(self) -> str:
         """First part of the token."""
         return self.token.partition(":")[0]
@@ -75,7 +70,7 @@ class Ledger:
         for entry_id in entry_ids:
             self.in_flight_bytes -= held.pop(entry_id, 0)
         self.in_flight = len(held)
-        if reads_sent > reads_answered:
+        if reads_sent > reads_answered and entry_ids:
             self.tombstones.update(entry_ids)
             self._buried.append((reads_sent, entry_ids))
 

@@ -8,21 +8,23 @@ from __future__ import annotations
 from ..config import Config
 from .holding import Holding, Holdings
 from .selection import BATCH, MAX_COUNT
-from .window import Window
+from .window import Room, Window
 
 
 class Allowance:
     """Divides the window of one worker among its partitions.
 
     Attributes:
-        window: what may be taken in hand.
+        away: partitions whose node does not answer. What is in hand of them cannot be finished
+            before it does, and must not take the room of the others.
     """
 
-    __slots__ = ("_config", "_entry_bytes", "_granted", "_holdings", "window")
+    __slots__ = ("_config", "_entry_bytes", "_granted", "_holdings", "_window", "away")
 
     def __init__(self, config: Config, holdings: Holdings) -> None:
         """Divide among a worker's holdings."""
-        self.window = Window(config, holdings)
+        self.away: set[Holding] = set()
+        self._window = Window(config, holdings)
         self._config = config
         self._holdings = holdings
         # Mean of what was in hand after the last read; before the first each may be the largest.
@@ -45,7 +47,7 @@ class Allowance:
             or holding.deferred.count >= config.deferred
         ):
             return 0
-        room = self.window.room()
+        room = self.room()
         free = room.entries - sum(self._granted.values())
         if not room.is_left or free <= 0:
             return 0
@@ -62,6 +64,14 @@ class Allowance:
         if is_backlogged:
             self._granted[holding] = count
         return count
+
+    def room(self) -> Room:
+        """What may be taken in hand now."""
+        room = self._window.room()
+        for holding in self.away:
+            room.entries += holding.ledger.in_flight
+            room.size_bytes += holding.ledger.in_flight_bytes
+        return room
 
     def back(self, holding: Holding) -> None:
         """The read of a partition was answered, or is none any more."""

@@ -1,8 +1,9 @@
 """Committer: carries operations to Redis, in order, one call per partition at a time.
 
 The order of effects is the order in which operations were put in: a partition has one call
-in flight, which is sent again until it is answered. Calls of one tick share a write, in a cluster
-those to one node: each node has a way of its own, and one that is away holds up no other.
+in flight, which is sent again until it is answered. Calls of one tick share a write, and a
+command where one server has all partitions: a command costs as much as several operations. In a
+cluster each node has a way of its own, and one that is away holds up no other.
 """
 
 from __future__ import annotations
@@ -11,18 +12,16 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 from ..broker.calls import (
     MAX_BYTES,
     MAX_OPERATIONS,
-    Call,
     Retention,
     are_all_done,
-    encode_call,
+    encode_calls,
+    part_answers,
     read_answers,
-    split_point,
 )
 from ..broker.commits import Emit, Operation, Outcome
 from ..broker.link import Link
@@ -57,9 +56,6 @@ class Result(NamedTuple):
     track: Track
     outcome: Outcome
     reason: str
-
-
-_OPERATION: Callable[[Sent], Operation] = itemgetter(0)
 
 
 class Desk(Protocol):
@@ -112,7 +108,7 @@ class Committer:
         self._queues: dict[Holding, Queue] = {}
         self._node_of = node_of
         self._ways: dict[str, Way] = {}
-        self._tasks: asyncio.TaskGroup | None = None
+        self._has_new = asyncio.Event()
 
     @property
     def is_idle(self) -> bool:
@@ -142,8 +138,7 @@ class Committer:
         way = self._ways.get(name)
         if way is None:
             way = self._ways[name] = Way()
-            if self._tasks is not None:
-                self._tasks.create_task(self._run(way), name=f"committer:{name}")
+            self._has_new.set()
         queue.way = way
         way.ready[holding] = queue
         way.work.set()
@@ -199,10 +194,14 @@ class Committer:
 
     async def run(self) -> None:
         """Send what is queued, for ever; raises as `Outage.wait` does, perhaps in a group."""
-        async with asyncio.TaskGroup() as self._tasks:
-            for name, way in self._ways.items():
-                self._tasks.create_task(self._run(way), name=f"committer:{name}")
-            await asyncio.get_running_loop().create_future()
+        running: set[str] = set()
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._has_new.clear()
+                for name in self._ways.keys() - running:
+                    tasks.create_task(self._run(self._ways[name]), name=f"committer:{name}")
+                    running.add(name)
+                await self._has_new.wait()
 
     async def _run(self, way: Way) -> None:
         outage = Outage("committing", self._hooks)
@@ -238,60 +237,48 @@ class Committer:
         self._make_ready(queue)
 
     async def _send(self, queues: Sequence[Queue]) -> None:
-        calls: list[tuple[Queue, Call]] = []
-        for queue in queues:
-            if not queue.in_flight:
-                self._load(queue)
-            if queue.in_flight:
-                ledger = queue.holding.ledger
-                operations = list(map(_OPERATION, queue.in_flight))
-                calls.append(
-                    (
-                        queue,
-                        Call(
-                            partition=ledger.partition,
-                            token=ledger.token,
-                            operations=operations,
-                            is_resent=queue.is_resent,
-                            emitted=queue.emitted,
-                        ),
-                    )
-                )
-        if not calls:
+        groups = self._group(queues)
+        if not groups:
             return
+        calls = [[queue.call() for queue in group] for group in groups]
+        script, keys, retention = self._script, self._keys, self._retention
         sent_at_s = time.monotonic()
         answers = await run_many(
-            self._link,
-            [
-                (self._script, encode_call(self._script, self._keys, call, self._retention))
-                for _, call in calls
-            ],
+            self._link, [(script, encode_calls(script, keys, one, retention)) for one in calls]
         )
         if self.meter is not None:
-            self.meter.answered(sent_at_s, [len(call.operations) for _, call in calls])
+            sizes = [len(call.operations) for joined in calls for call in joined]
+            self.meter.answered(sent_at_s, sizes)
         refusal: StoreUnavailable | StoreRefused | None = None
-        for (queue, _), answer in zip(calls, answers, strict=True):
-            if is_try_again(answer):
-                self._set_aside(queue)
-            elif isinstance(answer, StoreUnavailable | StoreRefused):
-                refusal = answer
-            else:
-                self._answer(queue, answer)
+        for group, joined, answer in zip(groups, calls, answers, strict=True):
+            for queue, part in zip(group, part_answers(answer, joined), strict=True):
+                if is_try_again(part):
+                    self._set_aside(queue)
+                elif isinstance(part, StoreUnavailable | StoreRefused):
+                    refusal = part
+                else:
+                    self._answer(queue, part)
         if refusal is not None:
             # What was answered has nothing in flight any more; the others are sent again.
             raise refusal
 
-    def _load(self, queue: Queue) -> None:
-        """Move what fits into one call from the queue into flight."""
-        waiting = queue.waiting
-        if len(waiting) <= MAX_OPERATIONS and queue.waiting_bytes <= MAX_BYTES:
-            queue.in_flight = list(waiting)
-            waiting.clear()
-            queue.waiting_bytes = 0
-            return
-        count, size = split_point(map(_OPERATION, waiting))
-        queue.in_flight = [waiting.popleft() for _ in range(count)]
-        queue.waiting_bytes -= size
+    def _group(self, queues: Sequence[Queue]) -> list[list[Queue]]:
+        """The queues with something to send, those together that fit into one command."""
+        groups: list[list[Queue]] = []
+        most = MAX_OPERATIONS if self._link.joins_slots else 0
+        count = size = 0
+        for queue in queues:
+            if not queue.in_flight:
+                queue.load()
+                if not queue.in_flight:
+                    continue
+            count += len(queue.in_flight)
+            size += queue.in_flight_bytes
+            if not groups or count > most or size > MAX_BYTES:
+                groups.append([])
+                count, size = len(queue.in_flight), queue.in_flight_bytes
+            groups[-1].append(queue)
+        return groups
 
     def _answer(self, queue: Queue, answer: object) -> None:
         sent, was_resent = queue.in_flight, queue.is_resent

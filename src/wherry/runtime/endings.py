@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 
 from ..errors import ScopeClosed, WherryError
 from .delivery import Delivery
@@ -16,14 +17,20 @@ MOST_PASSES = 3
 
 
 class Endings:
-    """Judges ended instances."""
+    """Judges ended instances.
 
-    __slots__ = ("_failures", "_policy")
+    Attributes:
+        context: in it the ends of the lanes' tasks are told, one at a time. A copy of whatever
+            context there is would be kept for each lane.
+    """
+
+    __slots__ = ("_failures", "_policy", "context")
 
     def __init__(self, policy: Policy, failures: Failures) -> None:
         """Tell a policy what has become of messages, and report errors."""
         self._policy = policy
         self._failures = failures
+        self.context = Context()
 
     def returned(self, lane: Lane, instance: Instance) -> None:
         """The application returned: what it was given is finished."""
@@ -51,7 +58,7 @@ class Endings:
         if not lane.is_open:
             for delivery in reversed(instance.unfinished):
                 self._policy.interrupted(lane, delivery)
-            instance.unfinished.clear()
+            instance.unfinished = ()
             is_told = error is instance.failure
             if not is_cancelled and not is_told and not isinstance(error, ScopeClosed):
                 self._failures.add(error, lane)
@@ -72,7 +79,7 @@ class Endings:
         Only the oldest message can be to blame; those behind it are put back as if untouched.
         """
         guilty, behind = instance.unfinished[:1], instance.unfinished[1:]
-        instance.unfinished = []
+        instance.unfinished = ()
         for delivery in reversed(behind):
             delivery.begin_anew()
             lane.input_queue.put_back(delivery)

@@ -16,7 +16,8 @@ from .clock import Clock
 from .committer import Committer
 from .delivery import Delivery
 from .holding import Holding, Holdings
-from .lane import Lane, LaneState
+from .lane import Lane
+from .life import LaneState
 from .pool import Pool
 
 FLUSH_AT_LEAST_S = 2.0

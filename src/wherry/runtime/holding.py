@@ -259,9 +259,8 @@ class Holdings:
 
     def in_flight(self) -> tuple[int, int]:
         """Entries in hand and their bytes."""
-        count = size = 0
-        for holding in self.all():
-            ledger = holding.ledger
-            count += ledger.in_flight
-            size += ledger.in_flight_bytes
-        return count, size
+        ledgers = [holding.ledger for holding in self._by_partition.values()]
+        return (
+            sum([ledger.in_flight for ledger in ledgers]),
+            sum([ledger.in_flight_bytes for ledger in ledgers]),
+        )

@@ -13,7 +13,7 @@ with them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -71,7 +71,8 @@ class Instance:
     Attributes:
         scope: what the application was called with.
         waiters: one for each ``receive()`` that waits, oldest call first.
-        unfinished: deliveries handed out and not finished, oldest first.
+        unfinished: deliveries handed out and not finished, oldest first; a list is made when
+            there is one.
         has_received: whether anything was handed out.
         is_closed: the call has ended, or is to end; ``send()`` raises.
         acks: finish by ``message.ack`` only.
@@ -107,7 +108,7 @@ class Instance:
         self._holds = 0
         self._in_hand = 0  # messages handed out for which receive() was not called again
         self.scope = scope
-        self.unfinished: list[Delivery] = []
+        self.unfinished: list[Delivery] | tuple[()] = ()
         self.has_received = False
         self.is_closed = False
         self.acks = acks
@@ -210,7 +211,7 @@ class Instance:
                 except WherryError as error:
                     self._fail(error)
                     raise
-                del self.unfinished[index]
+                self.unfinished = [*self.unfinished[:index], *self.unfinished[index + 1 :]]
                 self.wake()
                 if self.is_waiting:
                     self._post.rest(self)
@@ -224,9 +225,16 @@ class Instance:
                 waiter.set_result(None)
                 return
 
-    def abandon(self) -> list[Delivery]:
+    def hand_out(self, delivery: Delivery) -> None:
+        """A delivery is handed out."""
+        if self.unfinished:
+            self.unfinished.append(delivery)
+        else:
+            self.unfinished = [delivery]
+
+    def abandon(self) -> Sequence[Delivery]:
         """Let go of what is unfinished, and return it: somebody else begins it anew."""
-        abandoned, self.unfinished = self.unfinished, []
+        abandoned, self.unfinished = self.unfinished, ()
         for delivery in abandoned:
             delivery.stop_timer()
         return abandoned

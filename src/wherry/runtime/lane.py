@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from enum import Enum
+from contextvars import Context
 from typing import Any, Protocol
 
 from ..errors import WherryError
@@ -17,25 +17,10 @@ from ..model import Message
 from .delivery import Delivery
 from .inbox import Inbox, Item
 from .instance import NOTHING, Instance
+from .life import TRANSITIONS, LaneState
 from .record import Record
 
-
-class LaneState(Enum):
-    """Life of a lane."""
-
-    OPEN = "open"
-    ENDING = "ending"
-    ENDED = "ended"
-    ABANDONED = "abandoned"
-
-
-TRANSITIONS: dict[LaneState, frozenset[LaneState]] = {
-    LaneState.OPEN: frozenset({LaneState.ENDING, LaneState.ENDED}),
-    LaneState.ENDING: frozenset({LaneState.ENDED, LaneState.ABANDONED}),
-    LaneState.ABANDONED: frozenset({LaneState.ENDED}),
-    LaneState.ENDED: frozenset(),
-}
-
+_OPEN = LaneState.OPEN
 
 Outlet = Callable[["Lane", Message], Awaitable[None] | None]
 """Takes what a lane's instance sends; what it returns is to be awaited before the next."""
@@ -145,9 +130,10 @@ class Lane(Record):
         future: the task that calls the application; cancelling it ends the lane.
         last_used: Unix time in seconds of the last use.
         state: of its life.
-        is_open: whether it takes messages.
         instance: the application call that runs, or ran last, if any.
         is_busy: it is handling a message.
+        used_before: the idle lane that was used before it; kept by `wherry.runtime.idle`.
+        used_after: the one after it.
         tracking: what the worker remembers of the scope; None outside a worker.
     """
 
@@ -157,12 +143,13 @@ class Lane(Record):
         "input_queue",
         "instance",
         "is_busy",
-        "is_open",
         "last_used",
         "scope",
         "scope_id",
         "state",
         "tracking",
+        "used_after",
+        "used_before",
     )
 
     def __init__(self, host: Host, scope_id: Any, scope: Any, now_s: float) -> None:
@@ -175,10 +162,16 @@ class Lane(Record):
         self.future: asyncio.Future[None]
         self.last_used = now_s
         self.state = LaneState.OPEN
-        self.is_open = True
         self.instance: Instance | None = None
         self.is_busy = False
+        self.used_before: Lane | None = None
+        self.used_after: Lane | None = None
         self.tracking: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes messages."""
+        return self.state is _OPEN
 
     @property
     def has_deliveries(self) -> bool:
@@ -198,12 +191,11 @@ class Lane(Record):
         if state not in TRANSITIONS[self.state]:
             raise ValueError(f"lane {self.scope_id!r} cannot go from {self.state} to {state}")
         self.state = state
-        self.is_open = state is LaneState.OPEN
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start the lane's task."""
+    def start(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
+        """Start the lane's task; its end is told in ``context``, which spares a copy for each."""
         self.future = loop.create_task(self.run(), name=f"instance:{self.scope_id}")
-        self.future.add_done_callback(self._done)
+        self.future.add_done_callback(self._done, context=context)
 
     def _done(self, _: object) -> None:
         self._host.done(self)
@@ -274,7 +266,7 @@ class Lane(Record):
     def take(self, instance: Instance) -> Any:
         """See `wherry.runtime.instance.Post`."""
         inbox = self.input_queue
-        if not inbox.items or not self.is_open:
+        if not inbox.items or self.state is not _OPEN:
             return NOTHING
         policy = self._host.policy
         if not policy.begin(self, inbox.items[0]):
@@ -285,13 +277,14 @@ class Lane(Record):
         if instance.waiters and inbox.items:
             instance.wake()
         if type(item) is Delivery:
-            instance.unfinished.append(item)
+            instance.hand_out(item)
             return policy.open(self, item)
         return item
 
     def rest(self, instance: Instance) -> None:
         """See `wherry.runtime.instance.Post`."""
         if not instance.unfinished:
+            instance.unfinished = ()
             if self.is_busy:
                 self._idle()
             self._host.rest(self)

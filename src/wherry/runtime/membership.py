@@ -151,7 +151,8 @@ class Membership:
         await self._actions.held_changed()
         if self.is_stopping:
             return self._config.beat_s
-        survey = self._without_damaged(await self._leases.survey())
+        before = {one.partition for one in self._holdings.all()}
+        survey = self._without_damaged(await self._leases.survey(before))
         held = {one.partition: one.ledger.is_draining for one in self._holdings.all()}
         plan = self._balance.plan(beat.members, held, survey, beat.redis_ms)
         await self._claim(plan)

@@ -89,11 +89,14 @@ class PartitionReader:
                 except StoreError as error:
                     self._leave_out(error)
                 except (StoreUnavailable, StoreRefused) as error:
+                    if self._is_outdated():
+                        continue  # it was cut for that
+                    self._around.allowance.away.add(self._holding)
                     self._read_anew()
-                    if not self._is_outdated():
-                        await self._outage.wait(error)
+                    await self._outage.wait(error)
         finally:
             self._around.allowance.back(self._holding)
+            self._around.allowance.away.discard(self._holding)
             self._outage.leave()
 
     def look(self) -> None:
@@ -153,6 +156,7 @@ class PartitionReader:
                 self._link, {self._key: cursor}, count=count, block_ms=block_ms
             )
             is_answered = True
+            self._around.allowance.away.discard(self._holding)
         except StoreError:
             is_answered = True
             raise
@@ -167,11 +171,11 @@ class PartitionReader:
         if not (
             around.gate.is_shut() or holding.is_lost or ledger.is_draining or self._is_outdated()
         ):
-            room = around.allowance.window.room()
+            room = around.allowance.room()
             has_more = bool(entries) and not around.router.route(holding, entries, room)
             self._is_backlogged = has_more or len(entries) >= count
             around.allowance.note()
-        if ledger.has_tombstones:
+        if ledger.tombstones:
             ledger.answered(self._reads.answered)
 
     async def _gather(self) -> None:

@@ -21,9 +21,10 @@ from .failures import Failures
 from .farewell import Farewell
 from .idle import Idle
 from .instance import Instance
-from .lane import Lane, LaneState
+from .lane import Lane
 from .leaving import Leaving
 from .leftovers import Leftovers
+from .life import LaneState
 from .policy import Policy
 from .room import Room
 
@@ -96,7 +97,7 @@ class Pool:
         self.lanes[scope_id] = lane
         self._idle.add(lane)
         self.policy.created(lane)
-        lane.start(loop)
+        lane.start(loop, self._endings.context)
         return lane
 
     def find(self, scope_id: Any, scope: Any) -> Lane | None:

@@ -22,7 +22,8 @@ from .committer import Committer
 from .delivery import Delivery
 from .holding import Suspect, Track
 from .inbox import Item
-from .lane import Lane, LaneState
+from .lane import Lane
+from .life import LaneState
 from .policy import Gate
 from .pool import Pool
 

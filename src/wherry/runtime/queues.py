@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 
+from ..broker.calls import MAX_BYTES, MAX_OPERATIONS, Call, split_point
 from ..broker.commits import Operation
 from .holding import Holding, Track
 
 Sent = tuple[Operation, Track]
 """An operation and the track of its scope."""
+_OPERATION: Callable[[Sent], Operation] = itemgetter(0)
 
 
 @dataclass(slots=True, eq=False)
@@ -38,6 +42,7 @@ class Queue:
         waiting: operations that are not sent yet.
         waiting_bytes: their size.
         in_flight: those of the call that is under way, until it is answered.
+        in_flight_bytes: their size.
         is_resent: that call was sent before.
         is_aside: it waits for its slot to arrive at another node.
         emitted: number of the last emit that was acknowledged.
@@ -49,6 +54,7 @@ class Queue:
     waiting: deque[Sent] = field(default_factory=lambda: deque())
     waiting_bytes: int = 0
     in_flight: list[Sent] = field(default_factory=lambda: [])
+    in_flight_bytes: int = 0
     is_resent: bool = False
     is_aside: bool = False
     emitted: int = 0
@@ -58,6 +64,30 @@ class Queue:
     def is_empty(self) -> bool:
         """Whether all is acknowledged."""
         return not self.waiting and not self.in_flight
+
+    def load(self) -> None:
+        """Move what fits into one call from what waits into flight."""
+        waiting = self.waiting
+        if len(waiting) <= MAX_OPERATIONS and self.waiting_bytes <= MAX_BYTES:
+            self.in_flight, self.in_flight_bytes = list(waiting), self.waiting_bytes
+            waiting.clear()
+            self.waiting_bytes = 0
+            return
+        count, size = split_point(map(_OPERATION, waiting))
+        self.in_flight = [waiting.popleft() for _ in range(count)]
+        self.in_flight_bytes = size
+        self.waiting_bytes -= size
+
+    def call(self) -> Call:
+        """What is in flight, as it is sent."""
+        ledger = self.holding.ledger
+        return Call(
+            partition=ledger.partition,
+            token=ledger.token,
+            operations=list(map(_OPERATION, self.in_flight)),
+            is_resent=self.is_resent,
+            emitted=self.emitted,
+        )
 
     def wake(self) -> None:
         """Let those look who wait for an answer."""

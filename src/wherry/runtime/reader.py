@@ -30,6 +30,8 @@ TRICKLE = 64
 """So many entries are worth a read of their own while commits are under way."""
 GATHER_S = 0.02
 """Longest time for which fewer wait for an answer to a commit."""
+SINGLE = 4
+"""Fewer than these do not wait."""
 
 
 class Gate(Protocol):
@@ -46,6 +48,24 @@ class Gate(Protocol):
     def is_settling(self) -> bool:
         """Whether answers of commits, which make room, are on their way."""
         ...
+
+
+class _Named:
+    """The holdings of the last read by their keys: mostly the next one asks for the same."""
+
+    __slots__ = ("_by_key", "_holdings", "keys")
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+        self._holdings: list[Holding] = []
+        self._by_key: dict[str, Holding] = {}
+
+    def name(self, holdings: list[Holding]) -> dict[str, Holding]:
+        if holdings != self._holdings:
+            key_of = self.keys.entries
+            self._holdings = holdings
+            self._by_key = {key_of(one.ledger.partition): one for one in holdings}
+        return self._by_key
 
 
 class Reader:
@@ -74,7 +94,7 @@ class Reader:
         """
         self._links = links
         self._connects = 0
-        self._keys = Keys(config.namespace)
+        self._named = _Named(Keys(config.namespace))
         self._config = config
         self._holdings = holdings
         self._reads = reads
@@ -93,7 +113,7 @@ class Reader:
         """
         outage = Outage("reading", self._hooks)
         async with asyncio.TaskGroup() as tasks:
-            rechecking = recheck(self._links[1], self._keys, self._holdings)
+            rechecking = recheck(self._links[1], self._named.keys, self._holdings)
             tasks.create_task(rechecking, name="recheck")
             tasks.create_task(self._watch(), name="watch")
             while True:
@@ -139,15 +159,18 @@ class Reader:
             self._waiting = None
 
     async def _gather(self) -> None:
-        """Wait for the answer to what the last few entries caused, once, before the next read.
+        """Let what the last few entries cause be sent, and answered, before the next read.
 
-        A read and a commit cost much the same for one entry and for fifty. While few come, reading
+        A read and a commit cost much the same for one entry and for fifty. While some come, reading
         on at once would only make more and smaller batches: of what comes meanwhile one read
-        brings all.
+        brings all. Single ones are the first of such, for which the others do not wait, or have
+        nobody behind them: then the next read is to be on its way when the answer is.
         """
-        self._selection.brought = 0
+        is_single, self._selection.brought = self._selection.brought < SINGLE, 0
         await asyncio.sleep(0)  # those that were woken have their turn
-        if self._gate.is_settling():
+        if is_single:
+            await asyncio.sleep(0)  # and the committer
+        elif self._gate.is_settling():
             self._holdings.changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GATHER_S):
@@ -158,7 +181,7 @@ class Reader:
         self._reads.begin()
         is_answered = False
         try:
-            nothing = {self._keys.entries(Partition(0)): "$"}
+            nothing = {self._named.keys.entries(Partition(0)): "$"}
             await read_streams(self._links[0], nothing, count=1, block_ms=None)
             is_answered = True
         except StoreError:
@@ -169,7 +192,7 @@ class Reader:
     async def _leave_out(self, holdings: Iterable[Holding]) -> bool:
         """Find the stream for which all were refused: one read serves all partitions."""
         asked = list(holdings)
-        keys = [self._keys.entries(one.partition) for one in asked]
+        keys = [self._named.keys.entries(one.partition) for one in asked]
         answers = await self._links[1].calls([("XLEN", key) for key in keys])
         found = False
         for holding, key, answer in zip(asked, keys, answers, strict=True):
@@ -198,7 +221,7 @@ class Reader:
                 await self._interrupt(self._reads.sent)
 
     async def _read(self, choice: Choice) -> None:
-        by_key = {self._keys.entries(one.ledger.partition): one for one in choice.rewinds}
+        by_key = self._named.name(list(choice.rewinds))
         cursors = {key: holding.ledger.cursor for key, holding in by_key.items()}
         # After one that stayed without an answer the next one does not block: it is a proof.
         is_brief = choice.is_partial or self._reads.waiting_since_s
@@ -235,9 +258,9 @@ class Reader:
                 continue
             if not self._router.route(holding, entries, room) or len(entries) >= choice.count:
                 backlogged.append(holding)
-        self._selection.note(choice.rewinds, backlogged)
+        self._selection.note(choice.rewinds, backlogged, room)
         for holding in self._holdings.all():
-            if holding.ledger.has_tombstones:
+            if holding.ledger.tombstones:
                 holding.ledger.answered(self._reads.answered)
 
     async def _interrupt(self, read: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 from ..broker.link import Link
 from ..broker.wire import Keys
@@ -11,17 +12,25 @@ from ..model import EntryId
 from .holding import Holdings
 
 RECHECK_S = 60.0
+_TURNS = 6
 
 
 async def recheck(link: Link, keys: Keys, holdings: Holdings) -> None:
-    """Look for ever; what is found is read anew, and what could not be read is tried again."""
-    while True:
-        await asyncio.sleep(RECHECK_S)
+    """Look for ever; what is found is read anew, and what could not be read is tried again.
+
+    At some of them at a time: all at once would be more than an idle worker should ask.
+    """
+    for turn in itertools.cycle(range(_TURNS)):
+        await asyncio.sleep(RECHECK_S / _TURNS)
         quiet = [
             holding
             for holding in holdings.all()
-            if not holding.ledger.in_flight and not holding.deferred.count
+            if holding.partition % _TURNS == turn
+            and not holding.ledger.in_flight
+            and not holding.deferred.count
         ]
+        if not quiet:
+            continue
         cursors: list[EntryId] = [holding.ledger.cursor for holding in quiet]
         names = [keys.entries(holding.partition) for holding in quiet]
         try:

@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence
 
 from ..broker.blocking import BlockingLink
 from ..broker.connect import Store
-from ..broker.leases import renew_held
 from ..broker.link import Link
-from ..broker.renewing import renew_apart, renew_together
+from ..broker.renewing import renew_apart, renew_held, renew_together
 from ..broker.scripts import Script
 from ..broker.wire import Keys
 from ..config import Config

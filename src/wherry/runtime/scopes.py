@@ -11,8 +11,8 @@ from .asgi import ACK, ASGI_VERSIONS, EXTENSIONS
 
 def _refuse(*_: object, **__: object) -> None:
     raise TypeError(
-        "this part of the scope is the same for all instances and cannot be changed; put a "
-        "changed copy in its place, as in scope['extensions'] = {**scope['extensions'], ...}"
+        "this is the same for all instances and cannot be changed; put a changed copy in its "
+        "place, as in scope['extensions'] = {**scope['extensions'], ...}"
     )
 
 
@@ -20,7 +20,7 @@ _REFUSE: Any = _refuse  # stands for methods of many signatures
 
 
 class Shared(dict[str, Any]):
-    """A part of all scopes of a worker, which none may change for the others.
+    """A part of all scopes or messages of a worker, which none may change for the others.
 
     What ASGI asks for anyhow: who changes something in a scope copies it before.
     https://asgi.readthedocs.io/en/latest/specs/main.html#middleware
@@ -34,6 +34,10 @@ class Shared(dict[str, Any]):
     def __reduce__(self) -> tuple[type, tuple[dict[str, Any]]]:
         """Copies, deep ones too, are plain dicts."""
         return dict, (dict(self),)
+
+
+NO_HEADERS = Shared()
+"""Those of all messages that have none."""
 
 
 class Scopes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..config import Config
 from .holding import Holding, Holdings
-from .window import Window
+from .window import Room, Window
 
 MAX_COUNT = 256
 BATCH = 1_024
@@ -21,6 +21,10 @@ BATCH = 1_024
 A few such reads fill the window: while the answers to one are committed the next is worked on and
 the one after that is read.
 """
+
+
+SAME = 16
+"""So many reads in a row ask in the same order, which is quicker to put together again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +73,8 @@ class Selection:
             is_settling: answers to commits, which make room, are on their way. A read for each
                 few entries that one of them makes room for would cost too much.
         """
-        free, in_flight = self.window.free(), self._config.in_flight
+        room, in_flight = self.window.room(), self._config.in_flight
+        free = room.entries if room.is_left else 0
         if not free or (is_settling and free < min(BATCH, in_flight)):
             return None
         readable = self.window.with_space()
@@ -88,20 +93,20 @@ class Selection:
             scopes = min(len(one.tracks) for one in backlogged)
             count = max(count, min(MAX_COUNT, free, scopes * self._config.scope_waiting // 4))
         chosen = backlogged[: max(1, min(BATCH, free) // count)]
-        count = max(1, min(count, self._affordable() // (len(quiet) + len(chosen))))
-        first = turn % max(1, len(quiet))
+        count = max(1, min(count, self._affordable(room) // (len(quiet) + len(chosen))))
+        first = turn // SAME % max(1, len(quiet))
         return Choice(
             {one: one.ledger.rewinds for one in (*quiet[first:], *quiet[:first], *chosen)},
             count,
             is_partial=len(chosen) < len(backlogged),
         )
 
-    def _affordable(self) -> int:
+    def _affordable(self, room: Room) -> int:
         """How many entries, of the size of those in hand, there is room for.
 
         A read brings them all before one of them is counted: large ones would not fit into memory.
         """
-        return self.window.room().size_bytes // self._entry_bytes
+        return room.size_bytes // self._entry_bytes
 
     def is_outdated(self, choice: Choice) -> bool:
         """Whether a choice leaves out what can be read, or waits behind an old cursor."""
@@ -113,10 +118,11 @@ class Selection:
             return False
         return not choice.rewinds.keys() >= self.window.with_space().keys()
 
-    def note(self, read: Collection[Holding], backlogged: Iterable[Holding]) -> None:
-        """These were read, and of them these have more."""
-        in_hand, size_bytes = self._holdings.in_flight()
-        if in_hand:
+    def note(self, read: Collection[Holding], backlogged: Iterable[Holding], room: Room) -> None:
+        """These were read, and of them these have more; ``room`` is left."""
+        in_hand = self._config.in_flight - room.entries
+        if in_hand > 0:
+            size_bytes = self._config.in_flight_bytes - room.size_bytes
             self._entry_bytes = max(1, size_bytes // in_hand)
         if self._backlogged:
             for holding in read:

@@ -30,7 +30,7 @@ from .outbox import HELD_WARNING_S, tell_of_long_holding
 from .overdue import fail_overdue
 from .policy import Gate
 from .reasons import reason_of, traceback_of
-from .scopes import Scopes
+from .scopes import NO_HEADERS, Scopes
 from .turns import Turns
 
 
@@ -188,7 +188,7 @@ class Tracked:
         message["wherry"] = {
             "id": entry.id,
             "attempt": delivery.attempt,
-            "headers": entry.headers or {},
+            "headers": entry.headers or NO_HEADERS,
         }
         return message
 
@@ -204,25 +204,30 @@ class Tracked:
             tell_of_long_holding(self._hooks, delivery, self._clock.now_s())
         if delivery.timer is not None:
             delivery.stop_timer()
+        size = delivery.replies_bytes
+        expected, packed = "", None
+        is_durable = self._config.durable_state
+        if is_durable:
+            expected, packed = self._change_of(lane, track)
+            if packed is not None:
+                size += len(packed)
+                track.packed, track.version = packed, entry.id if packed else ""
         is_plain = not (entry.mark or entry.inbox or entry.headers or delivery.emitted)
-        if len(replies) == 1 and is_plain and not self._config.durable_state:
-            size = ANSWER_BYTES + delivery.replies_bytes
-            self.committer.put(track, answer_of((entry.id, entry.scope_id, replies[0], size)))
+        if len(replies) == 1 and is_plain and (packed or not is_durable):
+            size += ANSWER_BYTES
+            answer = answer_of((entry.id, entry.scope_id, replies[0], size, expected, packed))
+            self.committer.put(track, answer)
             return
-        size = size_of(replies, delivery.replies_bytes)
-        change = self._change_of(lane, track) if self._config.durable_state else None
-        if change is not None and change.packed is not None:
-            track.packed, track.version = change.packed, entry.id if change.packed else ""
         headers = reply_headers(entry)
         operation = Commit(
             entry.id,
             entry.scope_id,
             replies,
             entry.inbox,
-            change,
+            StateChange(expected, packed) if is_durable else None,
             self.attempt_of(track, delivery) if entry.mark else "",
             delivery.emitted,
-            size + len(headers) + (len(change.packed or b"") if change else 0),
+            size_of(replies, size) + len(headers),
             headers,
         )
         self.committer.put(track, operation)
@@ -240,7 +245,8 @@ class Tracked:
             has_any = True
         return has_any
 
-    def _change_of(self, lane: Lane, track: Track) -> StateChange:
+    def _change_of(self, lane: Lane, track: Track) -> tuple[str, bytes | None]:
+        """Version that the instance was built on, and what the state becomes, see `StateChange`."""
         instance = lane.instance
         durable: object = instance.scope.get("durable") if instance is not None else None
         if durable is not None and not isinstance(durable, dict):
@@ -255,7 +261,7 @@ class Tracked:
                 f"durable state of scope {lane.scope_id!r} has {len(packed)} bytes, more than "
                 f"{self._config.state_bytes}; keep less, or raise state_bytes"
             )
-        return StateChange(track.version, None if packed == track.packed else packed)
+        return track.version, None if packed == track.packed else packed
 
     def attempt_of(self, track: Track, delivery: Delivery) -> str:
         """``<epoch>.<run>`` of a delivery: no two runs of an entry share it."""

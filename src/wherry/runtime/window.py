@@ -53,8 +53,8 @@ class Window:
         return {
             one: None
             for one in self._holdings.all()
-            if one.ledger.in_flight < most
-            and not one.ledger.is_draining
+            if (ledger := one.ledger).in_flight < most
+            and not ledger.is_draining
             and not one.is_unreadable
             and one.deferred.count < deferred
         }

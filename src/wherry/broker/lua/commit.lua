@@ -1,11 +1,16 @@
 -- Finish entries and write what they caused, all of it or nothing of it for each entry.
 -- The one script through which an owner writes; docs/design.md tells why each check is here.
+-- A call carries the operations of one partition, or of several where one server has them all.
 --
--- KEYS: in, lease, attempts, dead, then reply streams, inboxes and states by number.
--- ARGV: token, '1' if this call may have been carried out before, MAXLEN and ttl ms of replies,
---   ttl ms of states (0 none), number of the last emit that was acknowledged, then operations:
+-- KEYS: of each partition in, lease, attempts, dead, then reply streams, inboxes and states.
+-- ARGV: count of partitions, MAXLEN and ttl ms of replies, ttl ms of states (0 none), then for each
+--   partition: number of its first key, token, '1' if this may have been carried out before, '1' if
+--   something goes to the dead letters, number of the last emit that was acknowledged, count of the
+--   arguments that follow, then operations:
 --   answers: 'a' out count, then so many: id message (commits of one scope, each of one reply and
 --           no more, as most are)
+--   states: 's' out state expected count, then so many: id message bytes (the same, and each sets
+--           the state that the one before it has left)
 --   commit: 'c' id scope out inbox state [action expected bytes] end first count message...
 --   emit:   'e' number id scope out inbox attempt first count message...
 --   fail:   'f' id scope row
@@ -15,18 +20,23 @@
 --   't' headers: before any of these; the replies that it writes carry them
 -- out, inbox, state: number of a key, 0 without. action: '' unchanged, 's' set, 'd' delete.
 -- end: '' or the attempt to put on the end mark. first: index of the first reply.
--- Answer: 'FENCED', the number of operations when all are done, or for each operation 1 done,
--- 0 already done, -1 void (behind another of its scope that was not done), 'stale' or 'bad:' and
--- the reason.
-local lease = redis.call('HMGET', KEYS[2], 'token', 'emit')
--- A lease that has forgotten an emit has gone back in time under its owner: what this tenure wrote
--- is not there any more, and it must not go on where it stopped.
-if lease[1] ~= ARGV[1] or tonumber(lease[2] or '0') < tonumber(ARGV[6]) then
-  return 'FENCED'
-end
+-- Answer for a partition: 'FENCED', the number of operations when all are done, or for each operation
+-- 1 done, 0 already done, -1 void (behind another of its scope that was not done), 'stale' or 'bad:'
+-- and the reason. Of several partitions: the number of all operations when all are done, or the
+-- answer for each, '!' and the error where one alone would have been answered by an error.
+local call, keys, arguments = redis.call, KEYS, ARGV
+local partitions, maxlen, ttl, state_ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local at = 5
+
+-- Of the partition at hand: its keys, the place behind its operations, and what is known of it.
+local entries_key, lease_key, attempts_key, dead_key
+local stop, resent, has_attempts, rows_left, void, rows
+
+-- By number of a key, which no two partitions share.
+local touched = {}
 
 local function kind(key)
-  local answer = redis.call('TYPE', key)
+  local answer = call('TYPE', key)
   return type(answer) == 'table' and answer.ok or answer
 end
 
@@ -39,28 +49,15 @@ local function usable(number, wanted)
   end
   local found = kinds[number]
   if not found then
-    found = kind(KEYS[number])
+    found = kind(keys[number])
     kinds[number] = found
   end
   return found == wanted or found == 'none'
 end
 
--- A script that fails half-way is not rolled back: look at everything that can fail first.
-if not (usable(1, 'stream') and usable(3, 'hash') and usable(4, 'stream')) then
-  return redis.error_reply('WRONGTYPE a key of this partition was overwritten by something else')
-end
-
-local resent, maxlen, ttl, state_ttl = ARGV[2] == '1', ARGV[3], ARGV[4], tonumber(ARGV[5])
-local has_attempts = kinds[3] ~= 'none'
--- A key that this call has emptied it leaves alone: while its slot moves to another node of a
--- cluster, a command on a key that is not there is refused in the midst of the script.
-local rows_left = kinds[3] == 'hash' and redis.call('HLEN', KEYS[3]) or 0
-local at, touched, void, answers = 7, {}, {}, {}
-local are_done = true
-
 local function take()
   at = at + 1
-  return ARGV[at - 1]
+  return arguments[at - 1]
 end
 
 local function number()
@@ -69,11 +66,11 @@ end
 
 local function append(out, inbox, ...)
   if out > 0 then
-    redis.call('XADD', KEYS[out], 'MAXLEN', '~', maxlen, '*', ...)
+    call('XADD', keys[out], 'MAXLEN', '~', maxlen, '*', ...)
     touched[out] = true
   end
   if inbox > 0 then
-    redis.call('XADD', KEYS[inbox], '*', ...)
+    call('XADD', keys[inbox], '*', ...)
     touched[inbox] = true
   end
 end
@@ -96,10 +93,10 @@ end
 
 local function problem(out, inbox)
   if not usable(out, 'stream') then
-    return 'bad:reply key ' .. KEYS[out] .. ' is no stream'
+    return 'bad:reply key ' .. keys[out] .. ' is no stream'
   end
   if not usable(inbox, 'stream') then
-    return 'bad:inbox key ' .. KEYS[inbox] .. ' is no stream'
+    return 'bad:inbox key ' .. keys[inbox] .. ' is no stream'
   end
 end
 
@@ -110,14 +107,14 @@ local function replies(id, scope, out, inbox, attempt, first, count, finish)
     for i = 0, count - 1 do
       local index = tostring(first + i)
       if finish ~= '' and i == count - 1 then
-        reply(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope,
+        reply(out, inbox, 'm', arguments[from + i], 'i', id, 'n', index, 's', scope,
           'z', tostring(first + count), 'a', finish)
       elseif attempt ~= '' then
-        reply(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope, 'a', attempt)
+        reply(out, inbox, 'm', arguments[from + i], 'i', id, 'n', index, 's', scope, 'a', attempt)
       elseif id == '' then
-        reply(out, inbox, 'm', ARGV[from + i], 'n', index, 's', scope)
+        reply(out, inbox, 'm', arguments[from + i], 'n', index, 's', scope)
       else
-        reply(out, inbox, 'm', ARGV[from + i], 'i', id, 'n', index, 's', scope)
+        reply(out, inbox, 'm', arguments[from + i], 'i', id, 'n', index, 's', scope)
       end
     end
     if finish ~= '' and count == 0 then
@@ -133,10 +130,10 @@ local versions, written, emptied = {}, {}, {}
 
 local function state_problem(state, expected)
   if not usable(state, 'hash') then
-    return 'bad:state key ' .. KEYS[state] .. ' is no hash'
+    return 'bad:state key ' .. keys[state] .. ' is no hash'
   end
   if not versions[state] then
-    versions[state] = redis.call('HGET', KEYS[state], 'v') or ''
+    versions[state] = call('HGET', keys[state], 'v') or ''
   end
   if versions[state] ~= expected then
     return 'stale'
@@ -145,7 +142,7 @@ end
 
 local function write_state(state, action, bytes, id)
   if action == 's' then
-    redis.call('HSET', KEYS[state], 'state', bytes, 'v', id)
+    call('HSET', keys[state], 'state', bytes, 'v', id)
     versions[state] = id
     emptied[state] = nil
   elseif action == 'd' then
@@ -156,11 +153,11 @@ local function write_state(state, action, bytes, id)
 end
 
 local function finish_entry(id)
-  if redis.call('XDEL', KEYS[1], id) == 0 then
+  if call('XDEL', entries_key, id) == 0 then
     return false
   end
   if has_attempts then
-    rows_left = rows_left - redis.call('HDEL', KEYS[3], id)
+    rows_left = rows_left - call('HDEL', attempts_key, id)
     has_attempts = rows_left > 0
   end
   return true
@@ -172,7 +169,7 @@ local function finish(id, scope, bad)
     return -1
   end
   -- An entry that is gone was committed before, whatever became of its keys since.
-  if bad and #redis.call('XRANGE', KEYS[1], id, id) == 1 then
+  if bad and #call('XRANGE', entries_key, id, id) == 1 then
     void[scope] = true
     return bad
   end
@@ -183,26 +180,59 @@ local function finish(id, scope, bad)
   return 1
 end
 
+local answers, are_done
+
 local function note(result)
   answers[#answers + 1] = result
   are_done = are_done and result == 1
 end
 
 -- The name of a reply stream ends with its scope: `{namespace:partition}:out:` and the scope id.
-local scope_at = #KEYS[1] - 1 + #'out:'
+local scope_at
+
+local function answer(out, scope, id, message)
+  call('XADD', keys[out], 'MAXLEN', '~', maxlen, '*',
+    'm', message, 'i', id, 'n', '0', 's', scope)
+  touched[out] = true
+end
 
 local function finish_answers()
   local out, count = number(), number()
-  local scope = string.sub(KEYS[out], scope_at)
+  local scope = string.sub(keys[out], scope_at)
   local bad = problem(out, 0)
   for _ = 1, count do
-    local id, message = ARGV[at], ARGV[at + 1]
+    local id = arguments[at]
     local result = finish(id, scope, bad)
     if result == 1 then
-      append(out, 0, 'm', message, 'i', id, 'n', '0', 's', scope)
+      answer(out, scope, id, arguments[at + 1])
     end
     note(result)
     at = at + 2
+  end
+end
+
+local function finish_states()
+  local out, state, expected, count = number(), number(), take(), number()
+  local scope = string.sub(keys[out], scope_at)
+  local from, noted, last = at, #answers, nil
+  at = from + 3 * count
+  for place = from, at - 1, 3 do
+    local id = arguments[place]
+    local result = finish(id, scope, state_problem(state, expected) or problem(out, 0))
+    if result == 1 then
+      versions[state], last = id, place
+    end
+    note(result)
+    expected = id
+  end
+  if last then
+    write_state(state, 's', arguments[last + 2], arguments[last])
+  end
+  for i = 1, count do
+    if answers[noted + i] == 1 then
+      local place = from + 3 * (i - 1)
+      answer(out, scope, arguments[place], arguments[place + 1])
+    end
   end
 end
 
@@ -228,13 +258,14 @@ end
 local function emit()
   local sequence = number()
   local id, scope, out, inbox = take(), take(), number(), number()
+  call('XLEN', entries_key)  -- fails here, and not when something is written
   local attempt, first, count = take(), number(), number()
   local write = replies(id, scope, out, inbox, attempt, first, count, '')
-  if sequence <= tonumber(redis.call('HGET', KEYS[2], 'emit') or '0') then
+  if sequence <= tonumber(call('HGET', lease_key, 'emit') or '0') then
     return 0
   end
   -- An answer to an entry that is gone would never end.
-  if void[scope] or id ~= '' and #redis.call('XRANGE', KEYS[1], id, id) == 0 then
+  if void[scope] or id ~= '' and #call('XRANGE', entries_key, id, id) == 0 then
     void[scope] = true
     return -1
   end
@@ -243,17 +274,15 @@ local function emit()
     void[scope] = true
     return bad
   end
-  redis.call('HSET', KEYS[2], 'emit', tostring(sequence))
+  call('HSET', lease_key, 'emit', tostring(sequence))
   write()
   return 1
 end
 
 -- Rows as this call found them: sent again, it may write down a failure before it holds.
-local rows = {}
-
 local function write_row(id, row)
-  rows[id] = rows[id] or has_attempts and redis.call('HGET', KEYS[3], id) or ''
-  rows_left = rows_left + redis.call('HSET', KEYS[3], id, row)
+  rows[id] = rows[id] or has_attempts and call('HGET', attempts_key, id) or ''
+  rows_left = rows_left + call('HSET', attempts_key, id, row)
   has_attempts = true
 end
 
@@ -262,7 +291,7 @@ local function fail()
   if void[scope] then
     return -1
   end
-  if #redis.call('XRANGE', KEYS[1], id, id) == 0 then
+  if #call('XRANGE', entries_key, id, id) == 0 then
     return 0
   end
   write_row(id, row)
@@ -276,7 +305,7 @@ local function hold()
   if void[scope] then
     return -1
   end
-  if #redis.call('XRANGE', KEYS[1], id, id) == 0 then
+  if #call('XRANGE', entries_key, id, id) == 0 then
     return 0
   end
   write_row(id, row)
@@ -293,7 +322,7 @@ local function bury()
   if void[scope] then
     return -1
   end
-  local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+  local entry = call('XRANGE', entries_key, id, id)[1]
   if not entry then
     return 0
   end
@@ -305,7 +334,7 @@ local function bury()
   end
   finish_entry(id)
   if is_kept then
-    redis.call('XADD', KEYS[4], '*', unpack(letter))
+    call('XADD', dead_key, '*', unpack(letter))
   end
   tell(out, inbox, 'i', id, 'n', first, 's', scope, 'e', reason)
   return 1
@@ -320,25 +349,90 @@ function operations.t()
   return result
 end
 
-local last = #ARGV
-while at <= last do
-  local operation = take()
-  if operation == 'a' then
-    finish_answers()
-  else
-    note(operations[operation]())
+local function is_fenced(token, emitted)
+  local found = call('HMGET', lease_key, 'token', 'emit')
+  -- A lease that has forgotten an emit has gone back in time under its owner: what this tenure wrote
+  -- is not there any more, and it must not go on where it stopped.
+  return found[1] ~= token or emitted ~= '0' and tonumber(found[2] or '0') < tonumber(emitted)
+end
+
+local function carry_out()
+  local first, token = number(), take()
+  resent = take() == '1'
+  local buries, emitted, size = take() == '1', take(), number()
+  stop = at + size
+  entries_key, lease_key = keys[first], keys[first + 1]
+  attempts_key, dead_key = keys[first + 2], keys[first + 3]
+  if is_fenced(token, emitted) then
+    return 'FENCED'
   end
+  -- A script that fails half-way is not rolled back: look at everything that can fail first. That
+  -- the input is a stream is seen when an operation looks for its entry, before it writes.
+  if not usable(first + 2, 'hash') or buries and not usable(first + 3, 'stream') then
+    return redis.error_reply('WRONGTYPE a key of this partition was overwritten by something else')
+  end
+  has_attempts = kinds[first + 2] ~= 'none'
+  -- What this call has emptied it leaves alone: while its slot moves to another node of a cluster, a
+  -- command on a key that is not there is refused in the midst of the script.
+  rows_left = has_attempts and call('HLEN', attempts_key) or 0
+  scope_at = #entries_key - 1 + #'out:'
+  void, rows, answers, are_done, headers = {}, {}, {}, true, nil
+  while at < stop do
+    local operation = take()
+    if operation == 'a' then
+      finish_answers()
+    elseif operation == 's' then
+      finish_states()
+    else
+      note(operations[operation]())
+    end
+  end
+  return are_done and #answers or answers
+end
+
+local function error_of(problem)
+  local text = type(problem) == 'table' and problem.err or tostring(problem)
+  if string.find(text, 'READONLY', 1, true) then
+    error(problem, 0)  -- it is no primary any more, which is for the connection to know
+  end
+  return '!' .. text
+end
+
+-- What goes wrong in one of several partitions is told of that one: the others go on.
+local function carry_out_all()
+  local results, done, are_all_done = {}, 0, true
+  for i = 1, tonumber(partitions) do
+    local is_whole, result = pcall(carry_out)
+    at = stop
+    if not is_whole or type(result) == 'table' and result.err then
+      result = error_of(result)
+    end
+    if type(result) == 'number' then
+      done = done + result
+    else
+      are_all_done = false
+    end
+    results[i] = result
+  end
+  return are_all_done and done or results
+end
+
+local result
+if partitions == '1' then
+  result = carry_out()
+else
+  result = carry_out_all()
 end
 for key in pairs(touched) do
-  redis.call('PEXPIRE', KEYS[key], ttl)
+  call('PEXPIRE', keys[key], ttl)
 end
 for key in pairs(written) do
   if emptied[key] then
-    redis.call('DEL', KEYS[key])
+    call('DEL', keys[key])
   elseif state_ttl > 0 then
-    redis.call('PEXPIRE', KEYS[key], state_ttl)
+    call('PEXPIRE', keys[key], state_ttl)
   else
-    redis.call('PERSIST', KEYS[key])
+    call('PERSIST', keys[key])
   end
 end
-return are_done and #answers or answers
+return result

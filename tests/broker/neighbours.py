@@ -1,0 +1,94 @@
+"""Neighbours: other partitions whose operations go in one command with those that are looked at.
+
+One stands before them, and a fate befalls it; one stands behind them, and all goes well. Both must
+have what they would have alone, whatever becomes of the others. Their entry has the id, and its
+scope the name, of one in the middle: what the script knows of one partition is not of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.broker.tenure import ALREADY, DONE, ZERO, Tenure
+from wherry.broker.calls import Call, Retention
+from wherry.broker.commits import Answer, Emit, Fail, Operation, Outcome
+from wherry.errors import StoreError
+from wherry.model import EntryId, Partition, ScopeId, Token
+
+FATES = ("done", "fenced", "bad", "gone", "damaged", "full")
+"""What befalls: nothing; another owner; a reply key of another type; an entry that is finished;
+attempts of another type; a reply stream that takes no more, which no look can tell."""
+_BEFORE, _BEHIND = Partition(1), Partition(2)
+_S = ScopeId("s")
+_TOKEN = Token("1:neighbour")
+_LAST_ID = "18446744073709551615-18446744073709551615"
+
+
+async def call_beside(
+    held: Tenure,
+    operations: Sequence[Operation],
+    fate: str,
+    *,
+    token: Token,
+    is_resent: bool,
+    retention: Retention,
+) -> Any:
+    """Send operations of partition 0 between those of its neighbours; raises as `Tenure.call`."""
+    ids = [one.entry_id for one in operations if not isinstance(one, Emit)]
+    entry_id = EntryId(ids[0] if ids else "5-5")
+    calls = [
+        await _prepare(held, _BEFORE, entry_id, fate),
+        Call(partition=ZERO, token=token, operations=operations, is_resent=is_resent),
+        await _prepare(held, _BEHIND, entry_id, "done"),
+    ]
+    before, answer, behind = await held.joint(*calls, retention=retention)
+    await _verify(held, _BEFORE, fate, before)
+    await _verify(held, _BEHIND, "done", behind)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _names(held: Tenure, partition: Partition) -> tuple[str, ...]:
+    return (*held.keys.of_owner(partition), held.keys.replies(partition, _S))
+
+
+async def _prepare(held: Tenure, partition: Partition, entry_id: EntryId, fate: str) -> Call:
+    entries, lease, attempts, _, replies = _names(held, partition)
+    await held.link.call("HSET", lease, "token", _TOKEN, "emit", "0")
+    await held.link.call("XADD", entries, entry_id, "s", _S, "m", b"question")
+    if fate == "bad":
+        await held.link.call("SADD", replies, "mine")
+    elif fate == "damaged":
+        await held.link.call("SADD", attempts, "mine")
+    elif fate == "full":
+        await held.link.call("XADD", replies, _LAST_ID, "m", "last")
+    elif fate == "gone":
+        await held.link.call("XDEL", entries, entry_id)
+    return Call(
+        partition=partition,
+        token=Token("1:before") if fate == "fenced" else _TOKEN,
+        operations=(Fail(entry_id, _S, b"held"), Answer(entry_id, _S, b"beside")),
+    )
+
+
+async def _verify(held: Tenure, partition: Partition, fate: str, answer: Any) -> None:
+    entries, _, attempts, _, replies = names = _names(held, partition)
+    if fate == "bad":
+        reason = f"reply key {replies} is no stream"
+        assert answer == [DONE, (Outcome.BAD, reason)], (fate, answer)
+    elif fate in ("damaged", "full"):
+        assert isinstance(answer, StoreError), (fate, answer)
+    else:
+        expected = {"done": [DONE, DONE], "gone": [ALREADY, ALREADY], "fenced": None}
+        assert answer == expected[fate], (fate, answer)
+    if fate == "done":
+        [written] = await held.stream(replies)
+        assert written["m"] == b"beside"
+        assert written["s"] == _S.encode()
+        assert await held.link.call("PTTL", replies) > 0
+        assert await held.link.call("EXISTS", attempts) == 0
+    left = await held.link.call("XLEN", entries)
+    assert left == (0 if fate in ("done", "gone", "full") else 1), (fate, left)
+    await held.link.call("DEL", *names)
