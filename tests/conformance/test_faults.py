@@ -60,7 +60,8 @@ async def _strained(place: Place, fault: Any, hooks: Notes) -> None:
     """Let a fault happen while two workers work on what is sent all the time."""
     async with seeing(place) as seen, client(place, **PATIENCE) as sender:
         producer = Producer(sender, place.replicas)
-        async with at_work(totals, place, hooks=hooks), at_work(totals, place):
+        # A fault of a cluster's node may concern the partitions of only one of them.
+        async with at_work(totals, place, hooks=hooks), at_work(totals, place, hooks=hooks):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(producer.run())
                 await until(lambda: producer.count > 100)
