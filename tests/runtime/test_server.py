@@ -6,8 +6,11 @@ import asyncio
 import functools
 import gc
 import logging
+import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import asgiref.compatibility
@@ -28,6 +31,8 @@ from wherry.runtime.asgi import is_double_callable
 from wherry.runtime.server import StatelessServer
 
 BASE = StatelessServer
+
+COLOUR = ContextVar("COLOUR", default="none")
 
 
 class Gate:
@@ -634,9 +639,37 @@ async def test_an_interrupted_arun_ends_its_instances():
     assert asyncio.all_tasks() == others
 
 
-def test_a_real_interrupt_ends_run(caplog: pytest.LogCaptureFixture):
-    import signal
+async def test_a_successor_has_the_context_of_the_server():
+    seen: list[str] = []
 
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(COLOUR.get())
+        await asyncio.Event().wait()
+
+    server = make_server(BASE, application)
+    before = COLOUR.set("blue")
+    try:
+        async with running(server):
+            server.give("scope")
+            await until(lambda: seen)
+            server.application_instances["scope"]["input_queue"].put_nowait("for a successor")
+            server.application_instances["scope"]["future"].cancel()
+            await until(lambda: len(seen) == 2)
+    finally:
+        COLOUR.reset(before)
+    assert seen == ["blue", "blue"]
+
+
+@pytest.fixture
+def heeded_interrupt() -> Iterator[None]:
+    """Who runs tests in the background of a shell has interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded_interrupt")
+def test_a_real_interrupt_ends_run(caplog: pytest.LogCaptureFixture):
     async def handle(self: Any) -> None:
         self.give("scope", "message")
         await until(lambda: self.seen.sent)

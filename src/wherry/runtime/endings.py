@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import Context
+from contextvars import Context, copy_context
 
 from ..errors import ScopeClosed, WherryError
 from .delivery import Delivery
@@ -17,20 +17,25 @@ MOST_PASSES = 3
 
 
 class Endings:
-    """Judges ended instances.
+    """Judges ended instances."""
 
-    Attributes:
-        context: in it the ends of the lanes' tasks are told, one at a time. A copy of whatever
-            context there is would be kept for each lane.
-    """
-
-    __slots__ = ("_failures", "_policy", "context")
+    __slots__ = ("_context", "_failures", "_policy")
 
     def __init__(self, policy: Policy, failures: Failures) -> None:
         """Tell a policy what has become of messages, and report errors."""
         self._policy = policy
         self._failures = failures
-        self.context = Context()
+        self._context: Context | None = None
+
+    def context(self) -> Context:
+        """Where the ends of the lanes' tasks are told, one at a time.
+
+        It is that of the first lane: a copy for each would be kept as long as the lane. An empty
+        one will not do, as an instance may be started in it that follows another.
+        """
+        if self._context is None:
+            self._context = copy_context()
+        return self._context
 
     def returned(self, lane: Lane, instance: Instance) -> None:
         """The application returned: what it was given is finished."""

@@ -97,7 +97,7 @@ class Pool:
         self.lanes[scope_id] = lane
         self._idle.add(lane)
         self.policy.created(lane)
-        lane.start(loop, self._endings.context)
+        lane.start(loop, self._endings.context())
         return lane
 
     def find(self, scope_id: Any, scope: Any) -> Lane | None:
