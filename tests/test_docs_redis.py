@@ -59,7 +59,7 @@ async def test_users_of_the_page_have_the_rights_that_they_need(
 ):
     """Two workers that share and hand over; sending, asking, following, dead letters, status."""
     worker, hooks = users["worker"], Notes()
-    settings = SETTINGS | {"durable_state": True, "max_attempts": 1}
+    settings = SETTINGS | {"durable_state": True, "max_attempts": 2}
     assert any_server.command("ACL", "LOG", "RESET").startswith(b"+OK")
     async with rig(worker, namespace="wherry") as seen:
         async with (

@@ -56,7 +56,7 @@ ROLES: Mapping[str, Role] = {
         does="run applications",
         commands=(
             *_META, *_SCRIPTS, "xread", "xrange", "xrevrange", "xlen", "xadd", "xdel", "hset",
-            "hdel", "hgetall", "exists", "type", "del", "persist", "pexpire", "publish",
+            "hdel", "hgetall", "hlen", "exists", "type", "del", "persist", "pexpire", "publish",
             "subscribe", "time", "zadd", "zrem", "zrange", "zrangebyscore", "llen", "rpush",
         ),
         patterns=_EVERYTHING,
@@ -119,6 +119,7 @@ _HARMLESS: Mapping[str, Sequence[str]] = {
     "hdel": ("KEY", "NONCE"),
     "hget": ("KEY", "NONCE"),
     "hgetall": ("KEY",),
+    "hlen": ("KEY",),
     "hmget": ("KEY", "NONCE"),
     "hscan": ("KEY", "0"),
     "hstrlen": ("KEY", "x"),
