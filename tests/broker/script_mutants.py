@@ -99,9 +99,6 @@ MUTANTS: dict[str, Mutant] = {
     "dead letters not looked at first": Mutant(
         "commit", " or buries and not usable(first + 3, 'stream')", ""
     ),
-    "attempts not looked at first": Mutant(
-        "commit", "not usable(first + 2, 'hash') or", "not usable(first + 2, 'hash') and false or"
-    ),
     "reply key not looked at first": Mutant(
         "commit", "if not usable(out, 'stream') then", "if false then"
     ),
@@ -253,8 +250,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "hold behind a failure of its call that is sent again tells again": Mutant(
         "commit",
-        "rows[id] = rows[id] or call('HGET', attempts_key, id) or ''",
-        "rows[id] = call('HGET', attempts_key, id) or ''",
+        "rows[id] = rows[id] or has_attempts and call('HGET', attempts_key, id) or ''",
+        "rows[id] = has_attempts and call('HGET', attempts_key, id) or ''",
     ),
     "hold that is sent again leaves the row of the failure before it": Mutant(
         "commit",

@@ -30,8 +30,8 @@ def typed() -> list[list[str]]:
 
 
 def viewer() -> list[str]:
-    """The rules for who may only look, from the page's sentence."""
-    text = (ROOT / PAGE).read_text(encoding="utf-8")
+    """The rules for who may only look, from the sentence of the page about rights."""
+    text = (ROOT / "docs/redis.md").read_text(encoding="utf-8")
     [sentence] = re.findall(
         r"^Who may only look.*?\n\n|^Who may only look.*?\n(?=##)", text, re.DOTALL | re.MULTILINE
     )

@@ -29,6 +29,10 @@ class FlakyLink:
     def client_id(self) -> int | None:
         return self._link.client_id
 
+    @property
+    def joins_slots(self) -> bool:
+        return self._link.joins_slots
+
     async def call(self, *command: Any) -> Any:
         if command[0] == "XREAD":
             return await self._store.around_read(lambda: self._link.call(*command))

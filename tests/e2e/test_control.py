@@ -161,7 +161,7 @@ async def test_subscription_of_which_one_half_is_alive_is_made_anew(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     """As behind a NAT that has forgotten it: requests would never be heard again."""
-    monkeypatch.setattr(connect, "_QUIET_S", 0.3, raising=False)
+    monkeypatch.setattr(connect, "QUIET_S", 0.3)
     port = int(redis_url.rpartition(":")[2].partition("/")[0])
     async with proxy(port) as between, rig(redis_url) as seen, working(echo, between.url):
         await seen.send("a", 1)

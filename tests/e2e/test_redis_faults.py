@@ -26,7 +26,7 @@ from wherry.broker.connect import open_store
 from wherry.broker.embedded import open_embedded
 from wherry.errors import StoreIncompatible, StoreRefused, StoreUnavailable
 from wherry.model import Partition
-from wherry.runtime import outage, reader
+from wherry.runtime import outage, recheck
 
 SCOPES = 20
 LEASE_S: float = QUICK["lease_s"]
@@ -359,7 +359,7 @@ async def test_stream_that_was_overwritten_stops_its_own_partition_alone(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     """One read serves all partitions; it is said once which one spoils it, and looked at again."""
-    monkeypatch.setattr(reader, "RECHECK_S", 0.5)
+    monkeypatch.setattr(recheck, "RECHECK_S", 0.5)
     hooks = Notes()
     async with rig(redis_url) as seen:
         bad = seen.partition("s0")
