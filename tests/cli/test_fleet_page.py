@@ -32,9 +32,7 @@ def typed() -> list[list[str]]:
 def viewer() -> list[str]:
     """The rules for who may only look, from the sentence of the page about rights."""
     text = (ROOT / "docs/redis.md").read_text(encoding="utf-8")
-    [sentence] = re.findall(
-        r"^Who may only look.*?\n\n|^Who may only look.*?\n(?=##)", text, re.DOTALL | re.MULTILINE
-    )
+    [sentence] = re.findall(r"^Who may only look.*?(?=\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
     rules = [one for one in re.findall(r"`([^`]*)`", sentence) if one[0] in "~+&"]
     return [word for rule in rules for word in rule.split()]
 
