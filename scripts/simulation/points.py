@@ -131,9 +131,9 @@ def parts_of(command: Sequence[bytes]) -> list[tuple[bool, list[str]]]:
     found: list[tuple[bool, list[str]]] = []
     at = 4
     for _ in range(int(arguments[0])):
-        behind = at + 6 + int(arguments[at + 5])
-        operations = (*command[:2], b"0", *arguments[at + 6 : behind])
-        found.append((arguments[at + 2] == b"1", kinds_of([operations])))
+        behind = at + 5 + int(arguments[at + 4])
+        operations = (*command[:2], b"0", *arguments[at + 5 : behind])
+        found.append((b"r" in arguments[at + 2], kinds_of([operations])))
         at = behind
     return found
 
@@ -143,7 +143,7 @@ def _begins_answers(command: Sequence[bytes], place: int) -> bool:
     numbers, first = {
         b"a": ((1, 2), 3),  # a out count
         b"s": ((1, 2, 4), 5),  # s out state expected count
-    }.get(command[place], ((), 0))
+    }.get(command[place].lower(), ((), 0))
     first += place
     return (
         bool(numbers)

@@ -73,7 +73,8 @@ class Owner:
         runs: instances so far.
         versions: scope -> version of the state that its instance was built on.
         emitted: cause -> replies written before the commit.
-        last_call: what can be sent again: operations, and how long things are kept.
+        last_call: what can be sent again: operations, how long things are kept, and whether
+            what they write to is young.
     """
 
     token: Token = field(default=Token(""))
@@ -81,7 +82,7 @@ class Owner:
     runs: int = 1
     versions: dict[ScopeId, str] = field(default_factory=dict)
     emitted: dict[str, int] = field(default_factory=dict)
-    last_call: tuple[list[Operation], Retention] | None = None
+    last_call: tuple[list[Operation], Retention, bool] | None = None
 
     @property
     def run(self) -> str:
@@ -361,7 +362,7 @@ class ScriptsBesideModel(RuleBasedStateMachine):
             entry_id = self._pick(plan, used, held)
             if entry_id or plan.kind is Emit:
                 operations.append(owner.fill(plan, entry_id, self.model))
-        owner.last_call = (operations, call.kept)
+        owner.last_call = (operations, call.kept, call.is_young)
         self._carry_out(owner, call.beside, is_resent=call.is_resent, is_lost=call.is_lost)
 
     def _call_again(self, again: CallAgain) -> None:
@@ -371,14 +372,20 @@ class ScriptsBesideModel(RuleBasedStateMachine):
 
     def _carry_out(self, owner: Owner, beside: str, *, is_resent: bool, is_lost: bool) -> None:
         assert owner.last_call
-        operations, kept = owner.last_call
+        operations, kept, is_young = owner.last_call
         token = owner.token
-        real = told(
-            lambda: self.real.call(
-                *operations, beside=beside, token=token, is_resent=is_resent, retention=kept
-            )
+        more = {
+            "token": token,
+            "is_resent": is_resent,
+            "retention": kept,
+            "aging": () if is_young else None,
+            # A worker knows of all rows that there are.
+            "has_failures": self.model.keys.attempts(ZERO) in self.model.data,
+        }
+        real = told(lambda: self.real.call(*operations, beside=beside, **more))
+        model = told(
+            lambda: self.model.call(token, operations, kept, is_resent=is_resent, is_young=is_young)
         )
-        model = told(lambda: self.model.call(token, operations, kept, is_resent=is_resent))
         same("answers", real, model)
         answers = real if isinstance(real, list) else []
         for operation, answer in zip(operations, answers, strict=bool(answers)):

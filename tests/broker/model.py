@@ -63,6 +63,7 @@ class Model:
         self.data: dict[str, Value] = {}
         self.hours: dict[str, int] = {}
         self._rows_before: dict[str, str] = {}
+        self._is_young = False
 
     # Leases.
 
@@ -182,9 +183,19 @@ class Model:
     # Committing.
 
     def call(
-        self, token: Token, operations: Sequence[Operation], kept: Retention, *, is_resent: bool
+        self,
+        token: Token,
+        operations: Sequence[Operation],
+        kept: Retention,
+        *,
+        is_resent: bool,
+        is_young: bool,
     ) -> list[Answer] | None:
-        """One answer for each operation, or None: fenced, and nothing was written."""
+        """One answer for each operation, or None: fenced, and nothing was written.
+
+        With ``is_young`` what short commits write to has got its time to live just before.
+        """
+        self._is_young = is_young
         if self.lease().get("token") != token:
             return None
         if operations:
@@ -249,13 +260,19 @@ class Model:
 
     def _change_state(self, commit: Commit, change: StateChange, kept: Retention) -> None:
         key = self.keys.state(ZERO, commit.scope_id)
+        was_there = key in self.data
         if change.packed == b"":
             self.remove(key)
             return
         if change.packed is not None:
             self.data[key] = {"state": _text(change.packed), "v": commit.entry_id}
         if key in self.data:  # its time begins anew, also if it stays as it is
-            self._write(key, self.data[key], kept.state_ttl_ms // HOUR_MS)
+            keeps = self._keeps_time(commit) and was_there
+            hours = self.hours.get(key, 0) if keeps else kept.state_ttl_ms // HOUR_MS
+            self._write(key, self.data[key], hours)
+
+    def _keeps_time(self, operation: Replying) -> bool:
+        return self._is_young and isinstance(operation, Commit) and is_short(operation)
 
     def _emit(self, emit: Emit, kept: Retention) -> Answer:
         problem = self._reply_problem(emit)
@@ -325,7 +342,9 @@ class Model:
             record = record | {"h": _text(operation.headers)}
         for _, key in self._reply_keys(operation):
             if isinstance(self.data.get(key, []), list):
-                self._append(key, record, kept.reply_ttl_ms // HOUR_MS)
+                keeps = self._keeps_time(operation) and key in self.data
+                hours = self.hours.get(key, 0) if keeps else kept.reply_ttl_ms // HOUR_MS
+                self._append(key, record, hours)
 
     def _reply_keys(self, operation: Replying) -> Iterator[tuple[str, str]]:
         if operation.scope_id:
@@ -376,6 +395,14 @@ class Model:
         self.data[key] = value
         if hours:
             self.hours[key] = hours
+
+
+def is_short(commit: Commit) -> bool:
+    """Whether it is one reply, and maybe a new state, and nothing else."""
+    further = commit.inbox or commit.end or commit.first
+    return (
+        len(commit.replies) == 1 and not further and (not commit.state or bool(commit.state.packed))
+    )
 
 
 def _texts(outgoing: Outgoing) -> Record:

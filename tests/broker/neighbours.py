@@ -7,7 +7,7 @@ scope the name, of one in the middle: what the script knows of one partition is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from tests.broker.tenure import ALREADY, DONE, ZERO, Tenure
@@ -33,13 +33,22 @@ async def call_beside(
     token: Token,
     is_resent: bool,
     retention: Retention,
+    aging: Collection[ScopeId] | None = None,
+    has_failures: bool = True,
 ) -> Any:
     """Send operations of partition 0 between those of its neighbours; raises as `Tenure.call`."""
     ids = [one.entry_id for one in operations if not isinstance(one, Emit)]
     entry_id = EntryId(ids[0] if ids else "5-5")
     calls = [
         await _prepare(held, _BEFORE, entry_id, fate),
-        Call(partition=ZERO, token=token, operations=operations, is_resent=is_resent),
+        Call(
+            partition=ZERO,
+            token=token,
+            operations=operations,
+            is_resent=is_resent,
+            aging=aging,
+            has_failures=has_failures,
+        ),
         await _prepare(held, _BEHIND, entry_id, "done"),
     ]
     before, answer, behind = await held.joint(*calls, retention=retention)
@@ -70,6 +79,7 @@ async def _prepare(held: Tenure, partition: Partition, entry_id: EntryId, fate: 
         partition=partition,
         token=Token("1:before") if fate == "fenced" else _TOKEN,
         operations=(Fail(entry_id, _S, b"held"), Answer(entry_id, _S, b"beside")),
+        has_failures=False,  # before this call
     )
 
 

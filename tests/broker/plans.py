@@ -61,6 +61,7 @@ class Call:
         kept: how long things are kept.
         is_resent: it says that it may have been carried out before.
         is_lost: the worker does not learn its answer.
+        is_young: all keys were given their times to live a short while ago.
         beside: what becomes of another partition of the same command, see `Neighbours`; "" without.
     """
 
@@ -69,6 +70,7 @@ class Call:
     kept: Retention
     is_resent: bool
     is_lost: bool
+    is_young: bool = False
     beside: str = ""
 
 
@@ -149,7 +151,7 @@ MISHAPS = st.builds(
 RETENTIONS = st.builds(
     Retention,
     reply_length=st.just(KEPT_REPLIES),
-    reply_ttl_ms=st.just(REPLY_HOURS * HOUR_MS),
+    reply_ttl_ms=st.sampled_from([REPLY_HOURS * HOUR_MS, 2 * REPLY_HOURS * HOUR_MS]),
     state_ttl_ms=st.sampled_from([0, STATE_HOURS * HOUR_MS]),
 )
 COMMITS = st.builds(
@@ -201,6 +203,7 @@ def calls(
         RETENTIONS,
         is_resent=RARELY,
         is_lost=RARELY,
+        is_young=RARELY,
         beside=BESIDE,
     )
 

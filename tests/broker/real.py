@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
-from tests.broker.model import ELSE, HOUR_MS, ID, LIVE, NOW, Record, Value
+from tests.broker.model import ELSE, HOUR_MS, ID, LIVE, NOW, Record, Value, is_short
 from tests.broker.neighbours import call_beside
 from tests.broker.tenure import ZERO, Tenure, tenure
 from wherry.broker.commits import Answer, Commit
@@ -196,13 +196,9 @@ def _record(flat: list[bytes], now_ms: int) -> Record:
 
 def _shortest(operation: Any) -> Any:
     """A commit of one reply, and maybe a new state, and nothing else, as workers send it."""
-    if not isinstance(operation, Commit) or len(operation.replies) != 1:
-        return operation
-    if operation.inbox or operation.end or operation.first:
+    if not isinstance(operation, Commit) or not is_short(operation):
         return operation
     entry_id, scope_id, state = operation.entry_id, operation.scope_id, operation.state
     if state is None:
         return Answer(entry_id, scope_id, operation.replies[0])
-    if not state.packed:
-        return operation
     return Answer(entry_id, scope_id, operation.replies[0], 0, state.expected, state.packed)

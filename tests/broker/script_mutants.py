@@ -90,34 +90,33 @@ MUTANTS: dict[str, Mutant] = {
     # Everything that can fail is looked at first.
     "damaged partition not looked at first": Mutant(
         "commit",
-        "if not usable(first + 2, 'hash') or buries and not usable(first + 3, 'stream') then",
-        "if not usable(first + 2, 'hash') and false then",
+        "if has(flags, 'f') and not usable(first + 2, 'HLEN')\n"
+        "    or has(flags, 'd') and not usable(first + 3, 'XLEN') then",
+        "if has(flags, 'f') and not usable(first + 2, 'HLEN') and false then",
     ),
     "entries not looked at first": Mutant(
         "commit", "call('XLEN', entries_key)", "local _ = entries_key"
     ),
     "dead letters not looked at first": Mutant(
-        "commit", " or buries and not usable(first + 3, 'stream')", ""
+        "commit", "\n    or has(flags, 'd') and not usable(first + 3, 'XLEN')", ""
     ),
     "reply key not looked at first": Mutant(
-        "commit", "if not usable(out, 'stream') then", "if false then"
+        "commit", "if not usable(out, 'XLEN') then", "if usable(out, 'XLEN') and false then"
     ),
     "inbox not looked at first": Mutant(
-        "commit", "if not usable(inbox, 'stream') then", "if false then"
+        "commit", "if not usable(inbox, 'XLEN') then", "if false then"
     ),
-    "state key not looked at first": Mutant(
-        "commit", "if not usable(state, 'hash') then", "if false then"
-    ),
+    "state key not looked at first": Mutant("commit", "if version == nil then", "if false then"),
     "an error is told to a reply key of any type": Mutant(
-        "commit", "usable(out, 'stream') and out or 0", "out"
+        "commit", "usable(out, 'XLEN') and out or 0", "out"
     ),
     "an error is told to an inbox of any type": Mutant(
-        "commit", "usable(inbox, 'stream') and inbox or 0", "inbox"
+        "commit", "usable(inbox, 'XLEN') and inbox or 0", "inbox"
     ),
     # States.
     "no state version": Mutant(
         "commit",
-        "if versions[state] ~= expected then",
+        "if version ~= expected then",
         "if false then",
     ),
     "own version not known to the next commit": Mutant("commit", "    versions[state] = id\n", ""),
@@ -152,32 +151,59 @@ MUTANTS: dict[str, Mutant] = {
     "answer goes to another scope": Mutant(
         "commit", "#entries_key - 1 + #'out:'", "#entries_key + 1"
     ),
-    "answer to a key of any type": Mutant("commit", "local bad = problem(out, 0)", "local bad"),
-    "answer with a state to a key of any type": Mutant("commit", " or problem(out, 0))", ")"),
+    "answer to a key of any type": Mutant(
+        "commit",
+        "local bad = problem(out, 0)\n  local has_any",
+        "local bad = usable(out, 'XLEN') and nil\n  local has_any",
+    ),
+    "answer with a state to a key of any type": Mutant(
+        "commit", "state_problem(state, expected) or bad)", "state_problem(state, expected))"
+    ),
     "answer with a state of any version": Mutant(
-        "commit", "finish(id, scope, state_problem(state, expected) or", "finish(id, scope,"
+        "commit",
+        "finish(id, scope, state_problem(state, expected) or",
+        "finish(id, scope, state_problem(state, expected) and nil or",
     ),
     "state of a run is that of its first": Mutant(
-        "commit", "versions[state], last = id, place", "versions[state], last = id, last or place"
+        "commit", "versions[state], last = id, at", "versions[state], last = id, last or at"
     ),
     "state of a run whose last was not done": Mutant(
         "commit",
-        "    expected = id\n  end\n  if last",
-        "    expected, last = id, place\n  end\n  if last",
+        "    expected = id\n    at = at + 3\n",
+        "    expected, last = id, at\n    at = at + 3\n",
     ),
     "version of a run is not remembered": Mutant(
-        "commit", "versions[state], last = id, place", "last = place"
+        "commit", "versions[state], last = id, at", "last = at"
     ),
     "answer with a state that was not done is written": Mutant(
-        "commit", "if answers[noted + i] == 1 then", "if true then"
+        "commit",
+        "    if result == 1 then\n      before",
+        "    if result ~= 2 then\n      before",
+    ),
+    # Times to live that are young.
+    "new reply stream counts as young": Mutant(
+        "commit",
+        "if has_any and not (is_young and sizes[out] > 0) then",
+        "if has_any and not is_young then",
+    ),
+    "new reply stream beside a state counts as young": Mutant(
+        "commit",
+        "    if not (is_young and sizes[out] > 0) then",
+        "    if not is_young then",
+    ),
+    "new state counts as young": Mutant(
+        "commit", "if not (is_young and before ~= '') then", "if not is_young then"
+    ),
+    "all times to live are young": Mutant(
+        "commit", "finish_answers(operation == 'A')", "finish_answers(true)"
+    ),
+    "all times to live beside states are young": Mutant(
+        "commit", "finish_states(operation == 'S')", "finish_states(true)"
     ),
     "answers not trimmed": Mutant(
         "commit",
         "'MAXLEN', '~', maxlen, '*',\n    'm', message",
         "'*',\n    'm', message",
-    ),
-    "answers without time to live": Mutant(
-        "commit", "'s', scope)\n  touched[out] = true", "'s', scope)"
     ),
     # Several partitions in one call.
     "what goes wrong beside goes wrong here": Mutant(
@@ -185,18 +211,16 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "what is void beside is void here": Mutant(
         "commit",
-        "void, rows, answers, are_done",
-        "void, rows, answers, are_done = void or {}, {}, {}, true\n  local _",
+        "void, rows, noted, answers, headers = {},",
+        "void, rows, noted, answers, headers = void or {},",
     ),
     "rows beside are rows here": Mutant(
-        "commit",
-        "void, rows, answers, are_done",
-        "void, rows, answers, are_done = {}, rows or {}, {}, true\n  local _",
+        "commit", "headers = {}, {}, 0,", "headers = {}, rows or {}, 0,"
     ),
     "no attempts beside are none here": Mutant(
         "commit",
-        "has_attempts = kinds[first + 2] ~= 'none'",
-        "has_attempts = has_attempts ~= false and kinds[first + 2] ~= 'none'",
+        "rows_left = sizes[first + 2] or 0",
+        "rows_left = rows_left == 0 and 0 or sizes[first + 2] or 0",
     ),
     "fenced beside is carried out": Mutant(
         "commit", "    return 'FENCED'\n", "    if at > 12 then return 'FENCED' end\n"
@@ -209,13 +233,17 @@ MUTANTS: dict[str, Mutant] = {
     "all are done if those beside are": Mutant("commit", "      are_all_done = false\n", ""),
     "answer without its index": Mutant("commit", "'i', id, 'n', '0', 's'", "'i', id, 's'"),
     "all are done if the last is": Mutant(
-        "commit", "are_done = are_done and result == 1", "are_done = result == 1"
+        "commit",
+        "return answers or noted",
+        "return answers and answers[noted] ~= 1 and answers or noted",
     ),
     "all are done although one is not": Mutant(
-        "commit", "are_done = are_done and result == 1", "are_done = are_done or result == 1"
+        "commit",
+        "return answers or noted",
+        "return answers and answers[1] ~= 1 and answers or noted",
     ),
     "a key's type is remembered for another": Mutant(
-        "commit", "kinds[number] = found", "kinds[number] = found\n    kinds[number + 1] = found"
+        "commit", "sizes[number] = size", "sizes[number] = size\n    sizes[number + 1] = size"
     ),
     "no emit is void": Mutant("commit", "if void[scope] or id ~= ''", "if id ~= ''"),
     "emit of an entry that is gone": Mutant("commit", EMIT_VOID, VOID_CHECK),
@@ -240,7 +268,9 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "attempts outlive their entry": Mutant("commit", "call('HDEL', attempts_key, id)", "0"),
     "attempts of the same call outlive their entry": Mutant(
-        "commit", "  has_attempts = true\n", ""
+        "commit",
+        "rows_left = rows_left + call('HSET', attempts_key, id, row)",
+        "call('HSET', attempts_key, id, row)",
     ),
     "hold of an entry that is gone": Mutant(
         "commit", f"{GONE_ENTRY}  write_row(id, row)\n  if", "  write_row(id, row)\n  if"
@@ -250,8 +280,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "hold behind a failure of its call that is sent again tells again": Mutant(
         "commit",
-        "rows[id] = rows[id] or has_attempts and call('HGET', attempts_key, id) or ''",
-        "rows[id] = has_attempts and call('HGET', attempts_key, id) or ''",
+        "rows[id] = rows[id] or rows_left > 0 and call('HGET', attempts_key, id) or ''",
+        "rows[id] = rows_left > 0 and call('HGET', attempts_key, id) or ''",
     ),
     "hold that is sent again leaves the row of the failure before it": Mutant(
         "commit",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -68,6 +68,8 @@ class Tenure:
         token: Token | None = None,
         retention: Retention = KEPT,
         emitted: int = 0,
+        aging: Collection[ScopeId] | None = None,
+        has_failures: bool = True,
     ) -> list[tuple[Outcome, str]] | None:
         call = Call(
             partition=ZERO,
@@ -75,6 +77,8 @@ class Tenure:
             operations=operations,
             is_resent=is_resent,
             emitted=emitted,
+            aging=aging,
+            has_failures=has_failures,
         )
         [answer] = await self.joint(call, retention=retention)
         if isinstance(answer, Exception):

@@ -338,6 +338,19 @@ async def test_attempts_are_counted_on_by_the_next_worker(redis_url: str):
         assert await seen.link.call("EXISTS", seen.keys.attempts(seen.partition("a"))) == 0
 
 
+async def test_row_that_cannot_be_read_goes_with_its_entry(redis_url: str):
+    hooks = Notes()
+    async with rig(redis_url) as seen:
+        entry_id = await seen.send("a", 1)
+        key = seen.keys.attempts(seen.partition("a"))
+        await seen.link.call("HSET", key, entry_id, b"no row")
+        async with working(echo, redis_url, hooks=hooks):
+            await seen.drained()
+        assert await seen.numbers("a") == [1]
+        assert hooks.count("an attempts row cannot be read") == 1
+        assert await seen.link.call("EXISTS", key) == 0
+
+
 async def test_application_that_returns_without_receiving_fails_an_attempt(redis_url: str):
     calls = 0
 

@@ -11,13 +11,13 @@ import pytest
 
 from tests.e2e.rig import Notes, until
 from wherry.broker.calls import MAX_BYTES, MAX_OPERATIONS, Retention
-from wherry.broker.commits import Commit, Emit, Outcome
+from wherry.broker.commits import Answer, Commit, Emit, Fail, Outcome
 from wherry.broker.link import Command
 from wherry.broker.scripts import Scripts
 from wherry.broker.wire import Keys
 from wherry.engine.ledger import Ledger
 from wherry.errors import StoreError, StoreUnavailable
-from wherry.model import EntryId, Partition, ScopeId, Token
+from wherry.model import AttemptsRow, EntryId, Partition, ScopeId, Token
 from wherry.runtime import committer as committers
 from wherry.runtime.committer import Committer, Result
 from wherry.runtime.holding import Holding, Track
@@ -52,14 +52,16 @@ class Call:
         self.partition = int(str(command[3]).split(":")[1].rstrip("}"))
         arguments = command[3 + keys :]
         self.parts = int(arguments[0])
-        self.token, self.is_resent = arguments[5], arguments[6] == "1"
+        self.token, self.flags = arguments[5], str(arguments[6])
+        self.is_resent = "r" in self.flags
+        self.sets_ttl = [one == "a" for one in arguments if one in ("a", "A")]
         self.ids = [one for one in arguments if isinstance(one, str) and one.startswith("id-")]
 
 
 class Desk:
     """A committer with what it told."""
 
-    def __init__(self) -> None:
+    def __init__(self, retention: Retention) -> None:
         self.link = Link()
         self.hooks = Notes()
         self.told: list[tuple[Holding, Sequence[Result] | None]] = []
@@ -67,7 +69,7 @@ class Desk:
             self.link,  # type: ignore[arg-type] - it has what the committer uses
             Scripts().commit,
             Keys("ns"),
-            RETENTION,
+            retention,
             self.hooks,
             self,
         )
@@ -86,8 +88,8 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk() -> AsyncGenerator[Desk]:
-    made = Desk()
+async def desk(retention: Retention = RETENTION) -> AsyncGenerator[Desk]:
+    made = Desk(retention)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(made.committer.run())
         yield made
@@ -369,3 +371,63 @@ async def test_pauses_between_attempts_grow_but_stay_short():
         await until(lambda: it.told)
         pauses = [data["duration_s"] for text, data in it.hooks.said if "committing waits" in text]
         assert pauses == [0.05, 0.1, 0.2, 0.4]
+
+
+def answer_to(desk: Desk, holding: Holding, name: str, scope: str) -> Track:
+    track = holding.track(ScopeId(scope))
+    desk.committer.put(track, Answer(EntryId(f"id-{name}"), track.scope_id, b"reply"))
+    return track
+
+
+async def test_time_to_live_is_set_again_when_it_is_not_young_any_more():
+    async with desk(Retention(reply_length=1, reply_ttl_ms=3_600_000, state_ttl_ms=0)) as it:
+        holding = hold()
+        put(it, holding, "0", scope="x")  # writes no reply, so it sets none
+        answer_to(it, holding, "1", "y")
+        (call,), answer = await it.link.next()
+        assert call.sets_ttl == [True]
+        answer.set_result([2])
+        answer_to(it, holding, "2", "x")
+        track = answer_to(it, holding, "3", "y")
+        (call,), answer = await it.link.next()
+        assert call.sets_ttl == [True, False]
+        answer.set_result([[1, b"stale"]])
+        answer_to(it, holding, "4", "x")
+        (call,), answer = await it.link.next()
+        assert call.sets_ttl == [True], "not all took effect, so nothing is known"
+        answer.set_result([1])
+        track.young_until_s = asyncio.get_running_loop().time()
+        answer_to(it, holding, "5", "x")
+        answer_to(it, holding, "6", "y")
+        (call,), answer = await it.link.next()
+        assert call.sets_ttl == [False, True]
+        answer.set_exception(StoreUnavailable("gone"))
+        (call,), answer = await it.link.next()
+        assert call.sets_ttl == [False, True], "it may not have been carried out"
+        answer.set_result([2])
+        await until(lambda: len(it.told) == 4)
+        left_s = track.young_until_s - asyncio.get_running_loop().time()
+        assert 0 < left_s <= 3600 / 16
+
+
+async def test_failed_attempts_are_looked_for_only_where_there_are_any():
+    async with desk() as it:
+        for number in range(3):
+            holding = hold(number)
+            if number == 1:
+                holding.attempts[EntryId("id-1")] = AttemptsRow(attempts=1)
+            put(it, holding, str(number))
+            if number == 2:
+                fail = Fail(EntryId("id-3"), ScopeId("s"), b"row")
+                it.committer.put(holding.track(ScopeId("s")), fail)
+        calls, answer = await it.link.next()
+        assert ["f" in call.flags for call in calls] == [False, True, True]
+        answer.set_result([1, 1, 2])
+        await until(lambda: len(it.told) == 3)
+        failed = it.told[1][0]
+        failed.attempts.clear()
+        put(it, failed, "4")
+        (call,), answer = await it.link.next()
+        assert "f" in call.flags, "for the whole tenure"
+        answer.set_result([1])
+        await until(lambda: len(it.told) == 4)

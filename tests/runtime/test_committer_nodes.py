@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from tests.e2e.rig import until
-from tests.runtime.test_committer import Desk, hold, put
+from tests.runtime.test_committer import RETENTION, Desk, hold, put
 from wherry.broker.commits import Outcome
 from wherry.errors import StoreUnavailable
 from wherry.model import Partition
@@ -19,7 +19,7 @@ class Nodes(Desk):
     """Partitions are on node "a", but for those that are somewhere else."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(RETENTION)
         self.places: dict[Partition, str] = {}
         self.committer._node_of = lambda partition: self.places.get(partition, "a")
 

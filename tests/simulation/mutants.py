@@ -94,7 +94,7 @@ def emits_not_numbered() -> Generator[None]:
 @mutant
 def no_state_version() -> Generator[None]:
     """A state is written whatever it was built on."""
-    stale = "if versions[state] ~= expected then"
+    stale = "if version ~= expected then"
     with _text("commit", (stale, "if false then")):
         yield
 

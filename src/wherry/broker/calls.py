@@ -6,7 +6,7 @@ Everything that changes entries, replies, states and attempts goes through `enco
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, cast
@@ -32,6 +32,7 @@ from .wire import Keys
 
 MAX_OPERATIONS = 128
 MAX_BYTES = 2**20
+_YOUNG_PART = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,15 @@ class Retention:
     reply_ttl_ms: int
     state_ttl_ms: int
 
+    @property
+    def young_s(self) -> float:
+        """Seconds for which a key's time to live counts as young, and is not set again.
+
+        To set it costs as much as to write a reply, and few users would tell 60 minutes from 56.
+        """
+        shortest_ms = min(self.reply_ttl_ms, self.state_ttl_ms or self.reply_ttl_ms)
+        return shortest_ms / _YOUNG_PART / 1000
+
 
 class Call(NamedTuple):
     """What one partition has in a call of the commit script.
@@ -59,6 +69,9 @@ class Call(NamedTuple):
         is_resent: it was sent before and its answer is unknown.
         emitted: number of the last emit that was acknowledged. A lease that knows of fewer has
             gone back in time, and the call is fenced.
+        has_failures: failed attempts may be written down for the partition already.
+        aging: scopes whose keys need a new time to live; None: all of them. Those of the others
+            are given one if they are new.
     """
 
     partition: Partition
@@ -66,6 +79,19 @@ class Call(NamedTuple):
     operations: Sequence[Operation]
     is_resent: bool = False
     emitted: int = 0
+    has_failures: bool = True
+    aging: Collection[ScopeId] | None = None
+
+    @property
+    def flags(self) -> str:
+        """As ``commit.lua`` takes them."""
+        kinds = set(map(type, self.operations))
+        letters = "r" if self.is_resent else ""
+        if self.has_failures or Fail in kinds or Hold in kinds:
+            letters += "f"
+        if Bury in kinds and any(map(_is_letter, self.operations)):
+            letters += "d"
+        return letters
 
 
 def split_point(operations: Iterable[Operation]) -> tuple[int, int]:
@@ -93,11 +119,9 @@ def encode_calls(
     for call in calls:
         first = len(names) + 1
         names += keys.of_owner(call.partition)
-        resent = "1" if call.is_resent else "0"
-        buries = "1" if any(map(_is_letter, call.operations)) else "0"
-        arguments += (first, call.token, resent, buries, call.emitted, 0)
+        arguments += (first, call.token, call.flags, call.emitted, 0)
         begin = len(arguments)
-        _Encoder(keys, call.partition, names).encode_all(call.operations, arguments)
+        _Encoder(keys, call, names).encode_all(arguments)
         arguments[begin - 1] = len(arguments) - begin
     return script.command(names, arguments)
 
@@ -109,11 +133,12 @@ def _is_letter(operation: Operation) -> bool:
 class _Encoder:
     """Encodes operations of one partition; collects the keys that they name by number."""
 
-    __slots__ = ("_keys", "_names", "_numbers", "_outs", "_partition", "_states")
+    __slots__ = ("_call", "_keys", "_names", "_numbers", "_outs", "_partition", "_states")
 
-    def __init__(self, keys: Keys, partition: Partition, names: list[str]) -> None:
+    def __init__(self, keys: Keys, call: Call, names: list[str]) -> None:
         self._keys = keys
-        self._partition = partition
+        self._call = call
+        self._partition = call.partition
         self._numbers: dict[str, int] = {}
         self._outs: dict[ScopeId, int] = {}
         self._states: dict[ScopeId, int] = {}
@@ -136,12 +161,13 @@ class _Encoder:
             self._outs[scope] = found
         return found
 
-    def encode_all(self, operations: Sequence[Operation], arguments: list[Argument]) -> None:
+    def encode_all(self, arguments: list[Argument]) -> None:
         """Append the arguments of all operations; most are a reply to a message and no more."""
+        aging = self._call.aging
         answering = ""  # the scope whose answers follow one another
         before: str | None = None  # the answer whose state the next one changes
         count_at, width = 0, 2
-        for operation in operations:
+        for operation in self._call.operations:
             if type(operation) is not Answer:
                 _note_count(arguments, count_at, width)
                 answering, before, count_at = "", None, 0
@@ -154,7 +180,8 @@ class _Encoder:
             if packed is None:
                 if scope_id != answering or before is not None:
                     _note_count(arguments, count_at, width)
-                    arguments += ("a", self._outs.get(scope_id) or self._out(scope_id), 0)
+                    letter = "a" if aging is None or scope_id in aging else "A"
+                    arguments += (letter, self._outs.get(scope_id) or self._out(scope_id), 0)
                     count_at, width = len(arguments) - 1, 2
                     answering, before = scope_id, None
                 arguments += (entry_id, reply)
@@ -162,7 +189,8 @@ class _Encoder:
                 if scope_id != answering or before != expected:
                     _note_count(arguments, count_at, width)
                     out, state = self._out(scope_id), self._state(scope_id)
-                    arguments += ("s", out, state, expected, 0)
+                    letter = "s" if aging is None or scope_id in aging else "S"
+                    arguments += (letter, out, state, expected, 0)
                     count_at, width = len(arguments) - 1, 3
                     answering = scope_id
                 arguments += (entry_id, reply, packed)

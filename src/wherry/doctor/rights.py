@@ -56,7 +56,7 @@ ROLES: Mapping[str, Role] = {
         does="run applications",
         commands=(
             *_META, *_SCRIPTS, "xread", "xrange", "xrevrange", "xlen", "xadd", "xdel", "hset",
-            "hdel", "hgetall", "hlen", "exists", "type", "del", "persist", "pexpire", "publish",
+            "hdel", "hgetall", "hlen", "exists", "del", "persist", "pexpire", "publish",
             "subscribe", "time", "zadd", "zrem", "zrange", "zrangebyscore", "llen", "rpush",
         ),
         patterns=_EVERYTHING,
@@ -136,7 +136,6 @@ _HARMLESS: Mapping[str, Sequence[str]] = {
     "scan": ("0", "MATCH", "NONCE", "COUNT", "1"),
     "set": ("KEY", "", "NX", "XX"),
     "time": (),
-    "type": ("KEY",),
     "unlink": ("KEY",),
     "wait": ("0", "1"),
     "xadd": ("KEY", "MAXLEN", "no number", "*", "a", "b"),

@@ -103,6 +103,7 @@ class Committer:
         self._script = script
         self._keys = keys
         self._retention = retention
+        self._young_s = retention.young_s
         self._hooks = hooks
         self._desk = desk
         self._queues: dict[Holding, Queue] = {}
@@ -282,9 +283,12 @@ class Committer:
 
     def _answer(self, queue: Queue, answer: object) -> None:
         sent, was_resent = queue.in_flight, queue.is_resent
+        is_done = are_all_done(answer, len(sent))
+        if is_done and queue.aging:
+            queue.note_age(self._young_s)
         queue.in_flight, queue.is_resent = [], False
         holding = queue.holding
-        if are_all_done(answer, len(sent)):
+        if is_done:
             if holding.emits > queue.emitted:
                 self._note_emits(queue, sent)
             self._desk.settle_done(holding, sent)

@@ -28,13 +28,14 @@ class Track:
         scope_id: whose.
         lane: the lane that works for it now, if any.
         outstanding: operations that are not acknowledged yet.
-        packed: durable state as of the last finished message, None if it must be loaded.
-        version: id of the entry whose commit wrote that state.
+        state: packed durable state as of the last finished message and its version, which is the
+            id of the entry whose commit wrote it; None if it must be loaded.
         keys: packed scope keys of the instance.
         not_before_s: loop time before which it may not be tried again.
         refilling: deferred ids that are being fetched.
         careful: so many of its entries are taken up one by one, each when nothing is under way.
         is_parked: its head must wait; all ids of the scope stay deferred.
+        young_until_s: loop time until which its keys' times to live need not be set again.
         settled: waiters for ``outstanding`` to become 0, None while there are none.
     """
 
@@ -42,12 +43,12 @@ class Track:
     scope_id: ScopeId
     lane: Lane | None = None
     outstanding: int = 0
-    packed: bytes | None = None
-    version: str = ""
+    state: tuple[bytes, str] | None = None
     keys: bytes = b""
     not_before_s: float = 0.0
     refilling: list[EntryId] | None = None
     is_parked: bool = False
+    young_until_s: float = 0.0
     careful: int = 0
     settled: list[asyncio.Future[None]] | None = None
 

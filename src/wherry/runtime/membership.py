@@ -284,8 +284,7 @@ class Membership:
             row = read_row(one)
             if row is None:
                 self._hooks.warn("an attempts row cannot be read", entry=entry_id)
-            else:
-                rows[entry_id] = row
+            rows[entry_id] = row or AttemptsRow()  # it goes with its entry
         return rows
 
     def _judge(self, claimed: Claimed, rows: Mapping[EntryId, AttemptsRow]) -> Takeover:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from ..broker.calls import MAX_BYTES, MAX_OPERATIONS, Call, split_point
-from ..broker.commits import Operation
+from ..broker.commits import Answer, Operation
+from ..model import ScopeId
 from .holding import Holding, Track
 
 Sent = tuple[Operation, Track]
@@ -45,6 +46,8 @@ class Queue:
         in_flight_bytes: their size.
         is_resent: that call was sent before.
         is_aside: it waits for its slot to arrive at another node.
+        aging: scopes of that call whose keys get a new time to live.
+        has_failures: failed attempts were written down, by this owner or one before.
         emitted: number of the last emit that was acknowledged.
         flushed: who waits for the next answer.
     """
@@ -57,6 +60,8 @@ class Queue:
     in_flight_bytes: int = 0
     is_resent: bool = False
     is_aside: bool = False
+    aging: set[ScopeId] = field(default_factory=lambda: set())
+    has_failures: bool = False
     emitted: int = 0
     flushed: list[asyncio.Future[None]] = field(default_factory=lambda: [])
 
@@ -81,13 +86,26 @@ class Queue:
     def call(self) -> Call:
         """What is in flight, as it is sent."""
         ledger = self.holding.ledger
+        if self.holding.attempts:
+            self.has_failures = True
+        now_s = asyncio.get_running_loop().time()
+        self.aging = {track.scope_id for _, track in self.in_flight if track.young_until_s <= now_s}
         return Call(
             partition=ledger.partition,
             token=ledger.token,
             operations=list(map(_OPERATION, self.in_flight)),
             is_resent=self.is_resent,
             emitted=self.emitted,
+            has_failures=self.has_failures,
+            aging=self.aging,
         )
+
+    def note_age(self, young_s: float) -> None:
+        """What is in flight took effect: the keys of the aging scopes are young again."""
+        until_s = asyncio.get_running_loop().time() + young_s
+        for operation, track in self.in_flight:
+            if type(operation) is Answer and track.scope_id in self.aging:
+                track.young_until_s = until_s
 
     def wake(self) -> None:
         """Let those look who wait for an answer."""

@@ -165,10 +165,11 @@ class Tracked:
         return Instance(lane, scope, acks=self._config.ack_mode == "on", refusal=refusal)
 
     async def _load(self, track: Track) -> dict[str, Any]:
-        if track.packed is None:
+        if track.state is None:
             await track.wait_settled()
-            track.packed, track.version = await self.states.load(track)
-        return cast("dict[str, Any]", unpack(track.packed)) if track.packed else {}
+            track.state = await self.states.load(track)
+        packed, _ = track.state
+        return cast("dict[str, Any]", unpack(packed)) if packed else {}
 
     def open(self, lane: Lane, delivery: Delivery) -> Message:
         """The message of a delivery; a retry gets a fresh one, as the first may be changed."""
@@ -211,7 +212,7 @@ class Tracked:
             expected, packed = self._change_of(lane, track)
             if packed is not None:
                 size += len(packed)
-                track.packed, track.version = packed, entry.id if packed else ""
+                track.state = packed, entry.id if packed else ""
         is_plain = not (entry.mark or entry.inbox or entry.headers or delivery.emitted)
         if len(replies) == 1 and is_plain and (packed or not is_durable):
             size += ANSWER_BYTES
@@ -261,7 +262,8 @@ class Tracked:
                 f"durable state of scope {lane.scope_id!r} has {len(packed)} bytes, more than "
                 f"{self._config.state_bytes}; keep less, or raise state_bytes"
             )
-        return track.version, None if packed == track.packed else packed
+        before, version = track.state or (b"", "")
+        return version, None if packed == before else packed
 
     def attempt_of(self, track: Track, delivery: Delivery) -> str:
         """``<epoch>.<run>`` of a delivery: no two runs of an entry share it."""

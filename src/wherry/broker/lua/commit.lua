@@ -4,13 +4,13 @@
 --
 -- KEYS: of each partition in, lease, attempts, dead, then reply streams, inboxes and states.
 -- ARGV: count of partitions, MAXLEN and ttl ms of replies, ttl ms of states (0 none), then for each
---   partition: number of its first key, token, '1' if this may have been carried out before, '1' if
---   something goes to the dead letters, number of the last emit that was acknowledged, count of the
---   arguments that follow, then operations:
+--   partition: number of its first key, token, flags, number of the last emit that was acknowledged,
+--   count of the arguments that follow, then operations:
 --   answers: 'a' out count, then so many: id message (commits of one scope, each of one reply and
 --           no more, as most are)
 --   states: 's' out state expected count, then so many: id message bytes (the same, and each sets
 --           the state that the one before it has left)
+--           'A', 'S': the same; these keys were given their times to live a short while ago
 --   commit: 'c' id scope out inbox state [action expected bytes] end first count message...
 --   emit:   'e' number id scope out inbox attempt first count message...
 --   fail:   'f' id scope row
@@ -18,41 +18,48 @@
 --   bury:   'b' id scope out inbox first error traceback attempts kept
 --           (kept '0': not to the dead letters)
 --   't' headers: before any of these; the replies that it writes carry them
+-- flags: letters. 'r': this may have been carried out before. 'd': something goes to the dead letters.
+--   'f': failed attempts are written down, or may be.
 -- out, inbox, state: number of a key, 0 without. action: '' unchanged, 's' set, 'd' delete.
 -- end: '' or the attempt to put on the end mark. first: index of the first reply.
 -- Answer for a partition: 'FENCED', the number of operations when all are done, or for each operation
 -- 1 done, 0 already done, -1 void (behind another of its scope that was not done), 'stale' or 'bad:'
 -- and the reason. Of several partitions: the number of all operations when all are done, or the
 -- answer for each, '!' and the error where one alone would have been answered by an error.
-local call, keys, arguments = redis.call, KEYS, ARGV
+local call, pcall_redis, keys, arguments = redis.call, redis.pcall, KEYS, ARGV
 local partitions, maxlen, ttl, state_ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local at = 5
 
 -- Of the partition at hand: its keys, the place behind its operations, and what is known of it.
 local entries_key, lease_key, attempts_key, dead_key
-local stop, resent, has_attempts, rows_left, void, rows
+local stop, resent, rows_left, void, rows
 
 -- By number of a key, which no two partitions share.
 local touched = {}
 
-local function kind(key)
-  local answer = call('TYPE', key)
-  return type(answer) == 'table' and answer.ok or answer
+-- Asks what fails for a key of another type, and then answers nil. Any other error ends the script.
+local function ask(...)
+  local found = pcall_redis(...)
+  if type(found) == 'table' then
+    return not string.find(tostring(found.err), 'WRONGTYPE', 1, true) and call(...) or nil
+  end
+  return found
 end
 
--- Looked at once for each key: within a call nobody else writes.
-local kinds = {}
+-- By number of a key: how much it held before this call, false for a key of another type. Looked at
+-- once for each: within a call nobody else writes.
+local sizes = {}
 
-local function usable(number, wanted)
+local function usable(number, question)
   if number == 0 then
     return true
   end
-  local found = kinds[number]
-  if not found then
-    found = kind(keys[number])
-    kinds[number] = found
+  local size = sizes[number]
+  if size == nil then
+    size = ask(question, keys[number]) or false
+    sizes[number] = size
   end
-  return found == wanted or found == 'none'
+  return size
 end
 
 local function take()
@@ -88,14 +95,14 @@ end
 
 -- An error reply must not fail what it tells of: where it cannot be written it is left out.
 local function tell(out, inbox, ...)
-  reply(usable(out, 'stream') and out or 0, usable(inbox, 'stream') and inbox or 0, ...)
+  reply(usable(out, 'XLEN') and out or 0, usable(inbox, 'XLEN') and inbox or 0, ...)
 end
 
 local function problem(out, inbox)
-  if not usable(out, 'stream') then
+  if not usable(out, 'XLEN') then
     return 'bad:reply key ' .. keys[out] .. ' is no stream'
   end
-  if not usable(inbox, 'stream') then
+  if not usable(inbox, 'XLEN') then
     return 'bad:inbox key ' .. keys[inbox] .. ' is no stream'
   end
 end
@@ -129,13 +136,16 @@ end
 local versions, written, emptied = {}, {}, {}
 
 local function state_problem(state, expected)
-  if not usable(state, 'hash') then
-    return 'bad:state key ' .. keys[state] .. ' is no hash'
+  local version = versions[state]
+  if not version then
+    version = ask('HGET', keys[state], 'v')
+    if version == nil then
+      return 'bad:state key ' .. keys[state] .. ' is no hash'
+    end
+    version = version or ''
+    versions[state] = version
   end
-  if not versions[state] then
-    versions[state] = call('HGET', keys[state], 'v') or ''
-  end
-  if versions[state] ~= expected then
+  if version ~= expected then
     return 'stale'
   end
 end
@@ -149,16 +159,14 @@ local function write_state(state, action, bytes, id)
     versions[state] = ''
     emptied[state] = true
   end
-  written[state] = true
 end
 
 local function finish_entry(id)
   if call('XDEL', entries_key, id) == 0 then
     return false
   end
-  if has_attempts then
+  if rows_left > 0 then
     rows_left = rows_left - call('HDEL', attempts_key, id)
-    has_attempts = rows_left > 0
   end
   return true
 end
@@ -180,11 +188,20 @@ local function finish(id, scope, bad)
   return 1
 end
 
-local answers, are_done
+-- A list only once there is something else than 1 to tell.
+local noted, answers
 
 local function note(result)
-  answers[#answers + 1] = result
-  are_done = are_done and result == 1
+  noted = noted + 1
+  if result ~= 1 and not answers then
+    answers = {}
+    for i = 1, noted - 1 do
+      answers[i] = 1
+    end
+  end
+  if answers then
+    answers[noted] = result
+  end
 end
 
 -- The name of a reply stream ends with its scope: `{namespace:partition}:out:` and the scope id.
@@ -193,45 +210,52 @@ local scope_at
 local function answer(out, scope, id, message)
   call('XADD', keys[out], 'MAXLEN', '~', maxlen, '*',
     'm', message, 'i', id, 'n', '0', 's', scope)
-  touched[out] = true
 end
 
-local function finish_answers()
+local function finish_answers(is_young)
   local out, count = number(), number()
   local scope = string.sub(keys[out], scope_at)
   local bad = problem(out, 0)
+  local has_any = false
   for _ = 1, count do
     local id = arguments[at]
     local result = finish(id, scope, bad)
     if result == 1 then
       answer(out, scope, id, arguments[at + 1])
+      has_any = true
     end
     note(result)
     at = at + 2
   end
+  if has_any and not (is_young and sizes[out] > 0) then
+    touched[out] = true
+  end
 end
 
-local function finish_states()
+local function finish_states(is_young)
   local out, state, expected, count = number(), number(), take(), number()
   local scope = string.sub(keys[out], scope_at)
-  local from, noted, last = at, #answers, nil
-  at = from + 3 * count
-  for place = from, at - 1, 3 do
-    local id = arguments[place]
-    local result = finish(id, scope, state_problem(state, expected) or problem(out, 0))
+  local bad = problem(out, 0)
+  local before, last = nil, nil
+  for _ = 1, count do
+    local id = arguments[at]
+    local result = finish(id, scope, state_problem(state, expected) or bad)
     if result == 1 then
-      versions[state], last = id, place
+      before = before or versions[state]
+      versions[state], last = id, at
+      answer(out, scope, id, arguments[at + 1])
     end
     note(result)
     expected = id
+    at = at + 3
   end
   if last then
     write_state(state, 's', arguments[last + 2], arguments[last])
-  end
-  for i = 1, count do
-    if answers[noted + i] == 1 then
-      local place = from + 3 * (i - 1)
-      answer(out, scope, arguments[place], arguments[place + 1])
+    if not (is_young and sizes[out] > 0) then
+      touched[out] = true
+    end
+    if not (is_young and before ~= '') then
+      written[state] = true
     end
   end
 end
@@ -250,6 +274,7 @@ local function commit()
     write()
     if state > 0 then
       write_state(state, action, bytes, id)
+      written[state] = true
     end
   end
   return result
@@ -281,9 +306,8 @@ end
 
 -- Rows as this call found them: sent again, it may write down a failure before it holds.
 local function write_row(id, row)
-  rows[id] = rows[id] or has_attempts and call('HGET', attempts_key, id) or ''
+  rows[id] = rows[id] or rows_left > 0 and call('HGET', attempts_key, id) or ''
   rows_left = rows_left + call('HSET', attempts_key, id, row)
-  has_attempts = true
 end
 
 local function fail()
@@ -356,10 +380,12 @@ local function is_fenced(token, emitted)
   return found[1] ~= token or emitted ~= '0' and tonumber(found[2] or '0') < tonumber(emitted)
 end
 
+local function has(flags, flag)
+  return flags ~= '' and string.find(flags, flag, 1, true)
+end
+
 local function carry_out()
-  local first, token = number(), take()
-  resent = take() == '1'
-  local buries, emitted, size = take() == '1', take(), number()
+  local first, token, flags, emitted, size = number(), take(), take(), take(), number()
   stop = at + size
   entries_key, lease_key = keys[first], keys[first + 1]
   attempts_key, dead_key = keys[first + 2], keys[first + 3]
@@ -368,26 +394,27 @@ local function carry_out()
   end
   -- A script that fails half-way is not rolled back: look at everything that can fail first. That
   -- the input is a stream is seen when an operation looks for its entry, before it writes.
-  if not usable(first + 2, 'hash') or buries and not usable(first + 3, 'stream') then
+  if has(flags, 'f') and not usable(first + 2, 'HLEN')
+    or has(flags, 'd') and not usable(first + 3, 'XLEN') then
     return redis.error_reply('WRONGTYPE a key of this partition was overwritten by something else')
   end
-  has_attempts = kinds[first + 2] ~= 'none'
+  resent = has(flags, 'r')
   -- What this call has emptied it leaves alone: while its slot moves to another node of a cluster, a
   -- command on a key that is not there is refused in the midst of the script.
-  rows_left = has_attempts and call('HLEN', attempts_key) or 0
+  rows_left = sizes[first + 2] or 0
   scope_at = #entries_key - 1 + #'out:'
-  void, rows, answers, are_done, headers = {}, {}, {}, true, nil
+  void, rows, noted, answers, headers = {}, {}, 0, nil, nil
   while at < stop do
     local operation = take()
-    if operation == 'a' then
-      finish_answers()
-    elseif operation == 's' then
-      finish_states()
+    if operation == 'A' or operation == 'a' then
+      finish_answers(operation == 'A')
+    elseif operation == 'S' or operation == 's' then
+      finish_states(operation == 'S')
     else
       note(operations[operation]())
     end
   end
-  return are_done and #answers or answers
+  return answers or noted
 end
 
 local function error_of(problem)
