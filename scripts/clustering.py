@@ -179,11 +179,15 @@ class Cluster(Generic[N]):
             # All different, or the nodes settle it one after another.
             ask(node, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             for other in self.nodes[:number]:
-                ask(node, "CLUSTER", "MEET", HOST, other.port)
+                ask(node, "CLUSTER", "MEET", HOST, self._bus_of(other) - BUS)
         wait_for(self._all_met, "the nodes know each other")
         for number, node in enumerate(others):
             ask(node, "CLUSTER", "REPLICATE", ids[number % primaries])
         self.wait_agreed()
+
+    def _bus_of(self, node: N) -> int:
+        """The port on which a node hears others."""
+        return node.port + BUS
 
     def view(self) -> View | None:
         """What all live nodes say of the cluster; None while they differ.

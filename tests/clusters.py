@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from scripts.clustering import OPTIONS, Cluster, find_port
+from scripts.clustering import BUS, HOST, OPTIONS, Cluster, find_port
 from tests.servers import Server
+from tests.tls import Certificates
 
 TIMEOUT_MS = 1_000
 """So long a node is silent before others suspect it. A failover takes one to two seconds more."""
@@ -26,10 +27,16 @@ class ClusterNode(Server):
         *,
         timeout_ms: int = TIMEOUT_MS,
         password: str | None = None,
+        certificates: Certificates | None = None,
         args: Sequence[str] = (),
     ) -> None:
         self._is_paused = False
         options = [*OPTIONS, "--cluster-node-timeout", str(timeout_ms), *args]
+        self.tls_port = 0
+        if certificates is not None:
+            self.tls_port = find_port()
+            options += certificates.server_args(self.tls_port)
+            options += ["--tls-cluster", "yes", "--tls-replication", "yes"]
         if password is not None:
             options += ["--masterauth", password]
         super().__init__(binary, directory, append_only=True, password=password, args=options)
@@ -66,16 +73,24 @@ class Clustered(Cluster[ClusterNode]):
         replicas: int = 1,
         timeout_ms: int = TIMEOUT_MS,
         password: str | None = None,
+        certificates: Certificates | None = None,
         args: Sequence[str] = (),
     ) -> None:
         self.password = password
+        self._certificates = certificates
         started: list[ClusterNode] = []
         try:
             for number in range(primaries * (1 + replicas)):
                 place = directory / f"node-{number}"
-                started.append(
-                    ClusterNode(binary, place, timeout_ms=timeout_ms, password=password, args=args)
+                node = ClusterNode(
+                    binary,
+                    place,
+                    timeout_ms=timeout_ms,
+                    password=password,
+                    certificates=certificates,
+                    args=args,
                 )
+                started.append(node)
             super().__init__(started)
             self.form(primaries)
         except BaseException:
@@ -91,7 +106,14 @@ class Clustered(Cluster[ClusterNode]):
         """The URL of a user; without one, that of whoever may do everything."""
         password = self.password if password is None else password
         login = f"{user}:{password}@" if password else ""
-        return f"redis+cluster://{login}{self.places}{options}"
+        if self._certificates is None:
+            return f"redis+cluster://{login}{self.places}{options}"
+        assert not options, "they are those of the certificates"
+        places = ",".join(f"{HOST}:{node.tls_port}" for node in self.nodes)
+        return f"rediss+cluster://{login}{places}{self._certificates.options()}"
+
+    def _bus_of(self, node: ClusterNode) -> int:
+        return (node.tls_port or node.port) + BUS
 
     def command(self, *words: str) -> list[bytes]:
         """Send one command to each live node; their raw answers."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.ports import free_port
+from tests.clusters import Clustered
 from tests.e2e.rig import QUICK, rig, working
 from tests.e2e.test_durable import DURABLE, totals
 from tests.servers import Server, available_servers
@@ -39,6 +40,31 @@ async def works(url: str) -> None:
         await client.send("s", {"type": "n", "number": 2})
         await seen.answered("s", 1)
     assert await _ask_blocking(url) == b"PONG"
+
+
+@pytest.mark.limit_s(90)
+@pytest.mark.parametrize(
+    "kind", [kind for kind, binary in available_servers().items() if is_built_with_tls(binary)]
+)
+async def test_nodes_of_a_cluster_are_spoken_to_over_tls(
+    kind: str, certificates: Certificates, tmp_path: Path
+):
+    with Clustered(available_servers()[kind], tmp_path, certificates=certificates) as cluster:
+        await works(cluster.url)
+        async with (
+            rig(cluster.url) as seen,
+            working(totals, cluster.url, **DURABLE),
+            Client(cluster.url, config=Config(**QUICK)) as client,
+        ):
+            primary = await asyncio.to_thread(
+                cluster.owner, seen.keys.replies(seen.partition("t"), "t")
+            )
+            await client.send("t", {"type": "n", "number": 1})
+            await seen.answered("t", 1)
+            await asyncio.to_thread(cluster.fail_over, primary)
+            await client.send("t", {"type": "n", "number": 2})
+            await seen.answered("t", 2)
+            assert await seen.numbers("t") == [1, 3]
 
 
 async def _ask_blocking(url: str) -> object:
