@@ -41,12 +41,12 @@ class Leases:
         self.others: dict[str, int] = {}
 
     async def _pass(self, name: str) -> None:
-        if name in self.failures:
-            self.failures.remove(name)
-            raise StoreUnavailable(f"{name} failed")
         if name in self.gates:
             self.waiting.append(name)
             await self.gates[name].wait()
+        if name in self.failures:
+            self.failures.remove(name)
+            raise StoreUnavailable(f"{name} failed")
 
     async def beat(self, fields: dict[str, str], silence_ms: int, standing: Standing) -> Beat:
         self.beats += 1
@@ -173,6 +173,23 @@ async def test_what_is_claimed_while_stopping_is_released(moment: str):
         await until(lambda: len(desk.leases.released) == 4)
         await desk.end(running)
     assert len(desk.holdings) == 0
+
+
+@pytest.mark.parametrize("is_ended_at_once", [False, True])
+async def test_what_is_claimed_and_could_not_be_taken_in_hand_is_released(is_ended_at_once: bool):
+    desk = Desk()
+    gate = desk.leases.gates["attempts"] = asyncio.Event()
+    desk.leases.failures = ["attempts"]
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(desk.membership.run())
+        await until(lambda: desk.leases.waiting)
+        desk.membership.is_stopping = True
+        desk.membership.is_ending = is_ended_at_once
+        gate.set()
+        await until(lambda: len(desk.leases.released) == 4)
+        await desk.end(running)
+    assert desk.hooks.count("beating waits for Redis") == 1
+    assert not desk.hooks.count("a partition could not be released and is left to its lease")
 
 
 @pytest.mark.parametrize("moment", ["beat", "survey", "claim", "attempts"])

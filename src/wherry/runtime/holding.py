@@ -13,7 +13,7 @@ from functools import partial
 from ..engine.deferred import Deferred
 from ..engine.ledger import Ledger
 from ..engine.suspects import Takeover
-from ..model import AttemptsRow, EntryId, Partition, ScopeId, partition_of
+from ..model import AttemptsRow, EntryId, Partition, ScopeId, Token, partition_of
 from .lane import Lane
 from .reads import Ears, Reads, SharedReads
 from .tallies import Tallies
@@ -189,6 +189,7 @@ class Holdings:
         "ownerless",
         "partitions",
         "tallies",
+        "unheld",
         "unserved",
     )
 
@@ -199,6 +200,7 @@ class Holdings:
         count of the namespace, known once Redis was asked; ``avoided`` are partitions that
         this process must not claim, because an instance of theirs does not end; ``damaged`` are
         those that nobody can claim, because something else was written over their lease;
+        ``unheld`` are claimed and not in hand yet, each with its token;
         ``unserved`` are those avoided here and taken by nobody else; ``ownerless`` is how many of
         the namespace had no owner at the last beat; ``tallies`` count what was done with all that
         were ever owned; ``ears`` are the reads of all that are owned.
@@ -207,6 +209,7 @@ class Holdings:
         self.tallies = Tallies()
         self.avoided: set[Partition] = set()
         self.damaged: set[Partition] = set()
+        self.unheld: dict[Partition, Token] = {}
         self.unserved: set[Partition] = set()
         self._stuck: dict[Partition, set[asyncio.Future[None]]] = {}
         self.partitions = 1
@@ -233,6 +236,7 @@ class Holdings:
     def add(self, holding: Holding) -> None:
         """Own a partition."""
         self._by_partition[holding.partition] = holding
+        self.unheld.pop(holding.partition, None)
         self.tallies.claims += 1
         self.tallies.takeovers += holding.takeover is not None
         self.changed.set()

@@ -7,6 +7,7 @@ expiry of a foreign lease.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -119,6 +120,12 @@ class Membership:
                         await self._hint.wait()
                 except TimeoutError:
                     pass
+            await self._let_go()
+            for partition in self._holdings.unheld:
+                self._hooks.warn(
+                    "a partition could not be released and is left to its lease",
+                    partition=partition,
+                )
             listening.cancel()
 
     async def _listen(self) -> None:
@@ -150,6 +157,7 @@ class Membership:
             self._hint.set()  # who waits for it reads of it in the next beat
         await self._actions.held_changed()
         if self.is_stopping:
+            await self._let_go()
             return self._config.beat_s
         before = {one.partition for one in self._holdings.all()}
         survey = self._without_damaged(await self._leases.survey(before))
@@ -252,20 +260,24 @@ class Membership:
         while wanted > 0 and candidates and not self.is_stopping:
             asked, candidates = candidates[:wanted], candidates[wanted:]
             claimed = await self._leases.claim(asked)
+            self._holdings.unheld.update((one.partition, one.token) for one in claimed)
             if self.is_stopping:
-                await self._let_go(claimed)
+                await self._let_go()
                 return
             await self._take(claimed)
             wanted -= len(claimed)
 
-    async def _let_go(self, claimed: Sequence[Claimed]) -> None:
-        for one in claimed:
-            await self._leases.release(one.partition, one.token)
+    async def _let_go(self) -> None:
+        """Release what is not in hand: others would wait for the end of its lease."""
+        for partition, token in [*self._holdings.unheld.items()]:
+            with contextlib.suppress(StoreUnavailable, StoreRefused, StoreError):
+                await self._leases.release(partition, token)
+                del self._holdings.unheld[partition]
 
     async def _take(self, claimed: Sequence[Claimed]) -> None:
         rows = await self._leases.attempts([one.partition for one in claimed])
         if self.is_stopping:
-            await self._let_go(claimed)
+            await self._let_go()
             return
         for one, packed in zip(claimed, rows, strict=True):
             if packed is None:
