@@ -9,11 +9,12 @@ import pytest
 
 from tests.e2e.rig import until
 from wherry import Config
+from wherry.engine.bursts import AT_ONCE_S, FEW
 from wherry.engine.ledger import Ledger
 from wherry.hooks import Hooks
-from wherry.model import ORIGIN, Partition, Token
+from wherry.model import ORIGIN, EntryId, Partition, Token
 from wherry.runtime.holding import Holding, Holdings
-from wherry.runtime.reader import SINGLE, TRICKLE, Reader
+from wherry.runtime.reader import TRICKLE, Reader
 from wherry.runtime.reads import Reads
 from wherry.testing.loop import VirtualLoop
 
@@ -148,7 +149,7 @@ def entries(count: int) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("count", "passes_s", "reads"),
-    [(1, 0.0, 2), (SINGLE, 0.0, 1), (SINGLE, 1.0, 2), (TRICKLE, 0.0, 2)],
+    [(1, 0.0, 2), (FEW, 0.0, 1), (FEW, 1.0, 2), (TRICKLE, 0.0, 2)],
 )
 def test_a_few_entries_are_answered_before_more_are_read(count: int, passes_s: float, reads: int):
     """What comes meanwhile is brought by one read; but no answer is waited for in vain."""
@@ -169,5 +170,58 @@ def test_a_few_entries_are_answered_before_more_are_read(count: int, passes_s: f
         holdings.changed.set()
         loop.settle()
         assert len(link.reads) == 2
+    finally:
+        loop.finish()
+
+
+class Noting:
+    """Notes how many entries it is given at a time."""
+
+    def __init__(self) -> None:
+        self.given: list[int] = []
+
+    def route(self, holding: Holding, raw: Any, room: Any) -> bool:
+        self.given.append(len(raw))
+        holding.ledger.advance(EntryId(raw[-1][0].decode()))
+        return True
+
+
+def test_first_of_a_burst_waits_for_the_rest_where_bursts_are_the_rule():
+    loop = VirtualLoop(patience_s=1.0)
+    link, holdings, router = SlowLink(), Holdings(), Noting()
+    links: Any = (link, link)
+    holdings.add(holding(0))
+    reader = Reader(links, Config(), holdings, Reads(), router, OpenGate(), Hooks())  # type: ignore[arg-type] - it has what the reader uses
+
+    def answer(count: int, within_s: float = 0.0) -> None:
+        loop.advance(within_s)
+        link.reads[-1].set_result(entries(count))
+        loop.settle()
+
+    def can_wait() -> bool:
+        return "BLOCK" in link.asked[-1]
+
+    try:
+        loop.start(reader.run(), name="reader", group="")
+        loop.run_until(lambda: bool(link.reads), 1.0)
+        answer(1)
+        assert router.given == [1], "nobody knows of a burst yet"
+        answer(FEW, within_s=2 * AT_ONCE_S)
+        answer(1)
+        assert router.given == [1, FEW, 1], "those came later: they were no burst"
+        answer(FEW)
+        assert can_wait()
+        cursor = link.asked[-1][-1]
+        answer(1)
+        assert router.given[3:] == [FEW], "it is not handled yet"
+        assert not can_wait()
+        assert link.asked[-1][-1] == cursor, "and is brought again"
+        answer(3 * FEW)
+        assert router.given[4:] == [3 * FEW]
+        answer(1)
+        answer(1)
+        assert router.given[5:] == [1], "nothing came behind it"
+        answer(1)
+        assert router.given[6:] == [1], "and so the next one is handled at once"
     finally:
         loop.finish()

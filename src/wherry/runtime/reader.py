@@ -15,6 +15,7 @@ from ..broker.link import Link
 from ..broker.streams import RawEntry, read_streams
 from ..broker.wire import Keys
 from ..config import Config
+from ..engine.bursts import FEW
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from ..hooks import Hooks
 from ..model import Partition
@@ -30,8 +31,6 @@ TRICKLE = 64
 """So many entries are worth a read of their own while commits are under way."""
 GATHER_S = 0.02
 """Longest time for which fewer wait for an answer to a commit."""
-SINGLE = 4
-"""Fewer than these do not wait."""
 
 
 class Gate(Protocol):
@@ -166,7 +165,7 @@ class Reader:
         brings all. Single ones are the first of such, for which the others do not wait, or have
         nobody behind them: then the next read is to be on its way when the answer is.
         """
-        is_single, self._selection.brought = self._selection.brought < SINGLE, 0
+        is_single, self._selection.brought = self._selection.brought < FEW, 0
         await asyncio.sleep(0)  # those that were woken have their turn
         if is_single:
             await asyncio.sleep(0)  # and the committer
@@ -226,20 +225,32 @@ class Reader:
         # After one that stayed without an answer the next one does not block: it is a proof.
         is_brief = choice.is_partial or self._reads.waiting_since_s
         block_ms = None if is_brief else int(self._config.block_s * 1000)
+        answer = await self._ask(cursors, choice.count, block_ms)
+        brought = sum(map(len, answer.values()))
+        now_s = asyncio.get_running_loop().time()
+        bursts = self._selection.bursts
+        if not is_brief and bursts.may_follow(brought, now_s):
+            # From the same cursors: what was read is not in hand yet, and is brought again.
+            answer = await self._ask(cursors, choice.count, None)
+            before, brought = brought, sum(map(len, answer.values()))
+            bursts.looked(before, brought)
+        connects, self._connects = self._connects, self._links[0].connects
+        if 0 < connects < self._connects:
+            self._read_anew()
+        self._selection.brought = brought
+        self._route(by_key, answer, choice)
+
+    async def _ask(
+        self, cursors: Mapping[str, str], count: int, block_ms: int | None
+    ) -> dict[str, list[RawEntry]]:
         self._reads.begin()
         is_answered = False
         try:
-            answer = await read_streams(
-                self._links[0], cursors, count=choice.count, block_ms=block_ms
-            )
+            answer = await read_streams(self._links[0], cursors, count=count, block_ms=block_ms)
             is_answered = True
         finally:
             self._reads.end(is_answered=is_answered, block_s=self._config.block_s)
-        before, self._connects = self._connects, self._links[0].connects
-        if 0 < before < self._connects:
-            self._read_anew()
-        self._selection.brought = sum(map(len, answer.values()))
-        self._route(by_key, answer, choice)
+        return answer
 
     def _route(
         self,

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..config import Config
+from ..engine.bursts import Bursts
 from .holding import Holding, Holdings
 from .window import Room, Window
 
@@ -48,14 +49,18 @@ class Selection:
     Attributes:
         window: what may be taken in hand.
         brought: entries that the last read brought.
+        bursts: whether it pays to look once more before they are handled.
     """
 
-    __slots__ = ("_backlogged", "_config", "_entry_bytes", "_holdings", "brought", "window")
+    __slots__ = (
+        "_backlogged", "_config", "_entry_bytes", "_holdings", "brought", "bursts", "window",
+    )  # fmt: skip
 
     def __init__(self, config: Config, holdings: Holdings) -> None:
         """Choose among a worker's holdings."""
         self.window = Window(config, holdings)
         self.brought = 0
+        self.bursts = Bursts()
         self._config = config
         self._holdings = holdings
         # Mean of what was in hand after the last read; before the first each may be the largest.
