@@ -181,6 +181,7 @@ class Faults:
         if script == "send":
             self._watch.note_accepted(fields)
         elif script == "claim" and type(answer) is list and answer[0] == 1:
+            self._watch.note_claimed(node, fields)
             if self._fork is not None and fields[3] == self._fork.key:
                 self._claimed(self._fork, node)
         elif script == "release" and answer == 1:

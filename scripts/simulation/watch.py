@@ -6,6 +6,8 @@ from typing import Any
 
 import msgpack
 
+from wherry.model import partition_of
+
 from .checking import Accepted
 from .fleet import Member
 from .network import Node
@@ -45,6 +47,14 @@ class Watch:
             name = f"{found[b's'].decode()} {entry_id.decode()}"
             if self._world.application.handled.get(name) == node.name:
                 self._world.find(f"{node.name} released a partition before {name} was written")
+
+    def note_claimed(self, node: Node, fields: Fields) -> None:
+        """What a node handled in a tenure before was fenced with it: others may do it anew."""
+        handled = self._world.application.handled
+        for name in [name for name, handler in handled.items() if handler == node.name]:
+            partition = partition_of(name.partition(" ")[0], PARTITIONS)
+            if fields[3] == f"{{sim:{partition}}}:lease".encode():
+                del handled[name]
 
     def note_accepted(self, fields: Fields) -> None:
         """A call that sends was carried out."""
