@@ -70,11 +70,11 @@ async def test_emits_whose_answers_are_lost_take_effect_once(redis_url: str, see
         rig(redis_url) as seen,
         working(streaming_totals, store, **DURABLE),  # type: ignore[arg-type]
     ):
-        for start in range(0, 200, 20):
-            await seen.send_many([(f"s{n % 4}", n) for n in range(start, start + 20)])
+        for start in range(0, 400, 10):
+            await seen.send_many([(f"s{n % 4}", n) for n in range(start, start + 10)])
             await seen.drained()
         for scope in range(4):
-            sums = running_totals(list(range(scope, 200, 4)))
+            sums = running_totals(list(range(scope, 400, 4)))
             assert await seen.numbers(f"s{scope}") == [-1, *[one for n in sums for one in (n, n)]]
         assert store.lost > 1
 
