@@ -126,7 +126,8 @@ async def test_failover_under_load(watched: Watched, replicas: int):
         total = producer.total()
         await until(lambda: producer.total() > total + 300, 30)
         await until(lambda: hooks.count("partition lost"))
-        assert len([one for one, _ in hooks.warned if "reading waits" in one]) <= 2, "said once"
+        warned = [one for one, _ in hooks.warned if "reading waits" in one]
+        assert len(warned) <= 1 + hooks.count("reading goes on"), "each outage is said once"
         producer_is_done = producer
     async with rig(watched.url) as seen, working(totals, watched.url, **KEPT, **DURABLE):
         await seen.drained()
