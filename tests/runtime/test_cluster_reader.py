@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.rig import Notes, until
+from tests.runtime.test_reader import OpenGate
 from wherry import Config
 from wherry.engine.ledger import Ledger
 from wherry.errors import StoreError, StoreUnavailable
@@ -72,17 +73,6 @@ class Links:
         link.is_closed = True
 
 
-class Gate:
-    def is_shut(self) -> bool:
-        return False
-
-    def is_settling(self) -> bool:
-        return False
-
-    def has_room(self) -> bool:
-        return True
-
-
 class Router:
     """Takes in hand what is not known yet."""
 
@@ -111,7 +101,7 @@ class Desk:
         router: Any = self.router
         command: Any = Link("")
         self.reader = ClusterReader(
-            links, command, self.config, self.holdings, router, Gate(), self.hooks
+            links, command, self.config, self.holdings, router, OpenGate(), self.hooks
         )
 
     async def hold(self, number: int) -> tuple[Holding, Link]:
