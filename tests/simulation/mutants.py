@@ -297,9 +297,12 @@ def renewed_while_stalled() -> Generator[None]:
 def history_forgotten() -> Generator[None]:
     """Nothing notices that Redis went back in time: no run id, no generation, no version."""
 
+    async def meet(*_: object) -> None:
+        pass
+
     with (
-        patch.object(Past, "meet", lambda *_: None),
-        patch.object(Duties, "history_changed", lambda _: None),
+        patch.object(Past, "meet", meet),
+        patch.object(Duties, "history_changed", lambda *_: None),
         MUTANTS["no_state_version"](),
     ):
         yield
