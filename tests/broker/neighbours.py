@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from tests.broker.tenure import ALREADY, DONE, ZERO, Tenure
+from tests.broker.tenure import ALREADY, DONE, ZERO, Tenure, steps_of
 from wherry.broker.calls import Call, Retention
 from wherry.broker.commits import Answer, Emit, Fail, Operation, Outcome
 from wherry.errors import StoreError
@@ -44,7 +44,7 @@ async def call_beside(
         Call(
             partition=ZERO,
             token=token,
-            operations=operations,
+            steps=steps_of(operations),
             is_resent=is_resent,
             aging=aging,
             has_failures=has_failures,
@@ -78,7 +78,7 @@ async def _prepare(held: Tenure, partition: Partition, entry_id: EntryId, fate: 
     return Call(
         partition=partition,
         token=Token("1:before") if fate == "fenced" else _TOKEN,
-        operations=(Fail(entry_id, _S, b"held"), Answer(entry_id, _S, b"beside")),
+        steps=steps_of((Fail(entry_id, _S, b"held"), Answer(entry_id, _S, b"beside"))),
         has_failures=False,  # before this call
     )
 

@@ -201,4 +201,4 @@ def _shortest(operation: Any) -> Any:
     entry_id, scope_id, state = operation.entry_id, operation.scope_id, operation.state
     if state is None:
         return Answer(entry_id, scope_id, operation.replies[0])
-    return Answer(entry_id, scope_id, operation.replies[0], 0, state.expected, state.packed)
+    return Answer(entry_id, scope_id, operation.replies[0], state.expected, state.packed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,15 @@ import msgpack
 
 from tests.servers import available_servers
 from wherry.broker.calls import Call, Retention, encode_calls, part_answers, read_answers
-from wherry.broker.commits import Commit, Operation, Outcome, StateChange
+from wherry.broker.commits import (
+    Answer,
+    Answers,
+    Commit,
+    Operation,
+    Outcome,
+    StateChange,
+    Step,
+)
 from wherry.broker.connect import CommandLink, Store, open_store
 from wherry.broker.leases import Leases
 from wherry.broker.scripts import Scripts, fit_scripts, run_many
@@ -35,6 +43,25 @@ def opened(place: str, server_pool: Any) -> Store:
     if place == "memory":
         return open_store(f"memory://scripts-{next(_fresh)}")
     return open_store(server_pool.fresh(place).url)
+
+
+def steps_of(operations: Sequence[Operation]) -> list[Step]:
+    """Operations as a worker sends them: answers that follow one another together."""
+    steps: list[Step] = []
+    for one in operations:
+        if not isinstance(one, Answer):
+            steps.append(one)
+            continue
+        last = steps[-1] if steps else None
+        if (
+            not isinstance(last, Answers)
+            or last.scope_id != one.scope_id
+            or not last.is_before(one.expected, one.packed)
+        ):
+            last = Answers(one.scope_id, one.packed is not None, one.expected)
+            steps.append(last)
+        last.arguments += [one.entry_id, one.reply, *([] if one.packed is None else [one.packed])]
+    return steps
 
 
 class Tenure:
@@ -74,7 +101,7 @@ class Tenure:
         call = Call(
             partition=ZERO,
             token=self.token if token is None else token,
-            operations=operations,
+            steps=steps_of(operations),
             is_resent=is_resent,
             emitted=emitted,
             aging=aging,

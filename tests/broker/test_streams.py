@@ -239,7 +239,7 @@ async def test_memory_full_server_commits_partitions_that_share_a_call(
         (other,) = await held.leases("worker").claim([ONE])
         ids = [await held.add(), await held.add(partition=ONE)]
         calls = [
-            Call(partition=partition, token=token, operations=[commit(entry_id, reply(1))])
+            Call(partition=partition, token=token, steps=[commit(entry_id, reply(1))])
             for partition, token, entry_id in zip(
                 (ZERO, ONE), (held.token, other.token), ids, strict=True
             )

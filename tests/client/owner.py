@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 
 from wherry.broker.calls import Call, Retention, encode_calls, read_answers
-from wherry.broker.commits import Bury, Commit, Emit, Operation, Outcome
+from wherry.broker.commits import Bury, Commit, Emit, Further, Outcome
 from wherry.broker.connect import Store, open_store
 from wherry.broker.entries import read_entry
 from wherry.broker.leases import Claimed, Leases
@@ -115,9 +115,9 @@ class Owner:
         if self.partition(scope) not in self._claimed:
             await self.take_over(scope)
 
-    async def _call(self, scope: str, operations: Sequence[Operation]) -> None:
+    async def _call(self, scope: str, operations: Sequence[Further]) -> None:
         claimed = self._claimed[self.partition(scope)]
-        call = Call(partition=claimed.partition, token=claimed.token, operations=operations)
+        call = Call(partition=claimed.partition, token=claimed.token, steps=operations)
         command = encode_calls(self._scripts.commit, self.keys, [call], self.retention)
         try:
             answer = await self.link.call(*command)

@@ -18,7 +18,7 @@ from tests.broker.tenure import (
     tenure,
 )
 from wherry.broker.calls import Retention, read_answers, split_point
-from wherry.broker.commits import Answer, Bury, Emit, Fail, Hold, Outcome, size_of
+from wherry.broker.commits import Answer, Answers, Bury, Emit, Fail, Hold, Outcome, size_of
 from wherry.broker.connect import Store
 from wherry.errors import StoreError
 from wherry.model import EntryId, ScopeId, Token
@@ -68,7 +68,7 @@ async def test_answers_with_states_that_follow_one_another_are_one_write(store: 
         def run(*states: bytes) -> list[Answer]:
             befores = ["", *ids]
             return [
-                Answer(one, S, reply(n), 0, before, packed)
+                Answer(one, S, reply(n), before, packed)
                 for n, (one, before, packed) in enumerate(zip(ids, befores, states, strict=False))
             ]
 
@@ -77,15 +77,15 @@ async def test_answers_with_states_that_follow_one_another_are_one_write(store: 
         assert await held.call(*run(b"a", b"b")) == [ALREADY, VOID]
         assert await held.state() == (None, None)
         behind = [
-            Answer(ids[1], S, reply(1), 0, "", b"b"),
-            Answer(ids[2], S, reply(2), 0, ids[1], b"c"),
-            Answer(ids[3], S, reply(3), 0, "9-9", b"d"),
+            Answer(ids[1], S, reply(1), "", b"b"),
+            Answer(ids[2], S, reply(2), ids[1], b"c"),
+            Answer(ids[3], S, reply(3), "9-9", b"d"),
         ]
         assert await held.call(*behind) == [DONE, DONE, STALE]
         assert await held.state() == (b"c", ids[2].encode())
         assert [one["i"].decode() for one in await held.replies()] == ids[1:3]
         # Sent again with one more that was not sent before.
-        again = [*behind[:2], Answer(ids[3], S, reply(3), 0, ids[2], b"d")]
+        again = [*behind[:2], Answer(ids[3], S, reply(3), ids[2], b"d")]
         assert await held.call(*again, is_resent=True) == [ALREADY, ALREADY, DONE]
         assert await held.state() == (b"d", ids[3].encode())
         assert [one["i"].decode() for one in await held.replies()] == ids[1:]
@@ -549,11 +549,13 @@ async def test_largest_call_is_carried_out(store: Store):
 def test_calls_are_split_by_operations_replies_and_bytes():
     def first(*sizes: tuple[int, int, int]) -> tuple[int, int]:
         """Operations: how many, of how many replies, of how many bytes."""
-        return split_point(
-            Answer(EntryId("1-1"), ScopeId("s"), b"", size_of([b""] * replies, size))
+        fitting, count, size = split_point(
+            commit(EntryId("1-1"), size_bytes=size_of([b""] * replies, size))
             for count, replies, size in sizes
             for _ in range(count)
         )
+        assert fitting == count
+        return count, size
 
     empty = size_of([], 0)
     assert first((1, 9_999, 2**30)) == (1, size_of([b""] * 9_999, 2**30)), "a large one goes alone"
@@ -562,6 +564,10 @@ def test_calls_are_split_by_operations_replies_and_bytes():
     assert first((100, 0, 2**18)) == (3, 3 * size_of([], 2**18))
     assert first((3, 1, 1)) == (3, 3 * size_of([b""], 1))
     assert first((1, 0, 0), (1, 0, 2**30)) == (1, empty)
+    run = Answers(S, arguments=["1-1", b""] * 50, size_bytes=7)
+    assert split_point([run] * 3) == (2, 100, 14)
+    assert split_point([run] * 2 + [commit(EntryId("1-1"))] * 29)[:2] == (30, 128)
+    assert split_point([Answers(S, arguments=["1-1", b""] * 200)] * 2) == (1, 200, 0)
 
 
 def test_answers_are_read():

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.rig import Notes, until
 from wherry.broker.calls import MAX_BYTES, MAX_OPERATIONS, Retention
-from wherry.broker.commits import Answer, Commit, Emit, Fail, Outcome
+from wherry.broker.commits import Commit, Emit, Fail, Outcome, each_of
 from wherry.broker.link import Command
 from wherry.broker.scripts import Scripts
 from wherry.broker.wire import Keys
@@ -19,9 +19,10 @@ from wherry.engine.ledger import Ledger
 from wherry.errors import StoreError, StoreUnavailable
 from wherry.model import AttemptsRow, EntryId, Partition, ScopeId, Token
 from wherry.runtime import committer as committers
-from wherry.runtime.committer import Committer, Result
+from wherry.runtime.committer import Committer
 from wherry.runtime.holding import Holding, Track
 from wherry.runtime.queues import Sent
+from wherry.runtime.results import Result
 
 RETENTION = Retention(reply_length=1, reply_ttl_ms=1, state_ttl_ms=0)
 
@@ -75,7 +76,10 @@ class Desk:
         )
 
     def settle_done(self, holding: Holding, sent: Sequence[Sent]) -> None:
-        self.settle(holding, [Result(*one, Outcome.DONE, "") for one in sent])
+        self.settle(
+            holding,
+            [Result(one, track, Outcome.DONE, "") for step, track in sent for one in each_of(step)],
+        )
 
     def settle(self, holding: Holding, results: Sequence[Result] | None) -> None:
         self.told.append((holding, results))
@@ -375,7 +379,7 @@ async def test_pauses_between_attempts_grow_but_stay_short():
 
 def answer_to(desk: Desk, holding: Holding, name: str, scope: str) -> Track:
     track = holding.track(ScopeId(scope))
-    desk.committer.put(track, Answer(EntryId(f"id-{name}"), track.scope_id, b"reply"))
+    desk.committer.answer(track, EntryId(f"id-{name}"), b"reply")
     return track
 
 

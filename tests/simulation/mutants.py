@@ -241,7 +241,7 @@ def commits_not_sent_again() -> Generator[None]:
 
     def give_up(_: Any, queues: Any) -> None:
         for queue in queues:
-            queue.in_flight = []
+            queue.flight = None
 
     with patch.object(Committer, "_again", give_up):
         yield

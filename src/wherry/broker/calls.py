@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import NamedTuple, cast
 
 from ..errors import WherryError
 from ..model import Partition, ScopeId, Token
 from .commits import (
-    Answer,
+    Answers,
     Bury,
     Commit,
     Emit,
     Fail,
     Further,
     Hold,
-    Operation,
     Outcome,
     StateChange,
+    Step,
+    count_of,
 )
 from .link import Argument, Command
 from .mapping import map_answer
@@ -65,7 +65,7 @@ class Call(NamedTuple):
     Attributes:
         partition: whose.
         token: fence; the call does nothing once the lease has another.
-        operations: in order of effect.
+        steps: in order of effect.
         is_resent: it was sent before and its answer is unknown.
         emitted: number of the last emit that was acknowledged. A lease that knows of fewer has
             gone back in time, and the call is fenced.
@@ -76,7 +76,7 @@ class Call(NamedTuple):
 
     partition: Partition
     token: Token
-    operations: Sequence[Operation]
+    steps: Sequence[Step]
     is_resent: bool = False
     emitted: int = 0
     has_failures: bool = True
@@ -85,24 +85,26 @@ class Call(NamedTuple):
     @property
     def flags(self) -> str:
         """As ``commit.lua`` takes them."""
-        kinds = set(map(type, self.operations))
+        kinds = set(map(type, self.steps))
         letters = "r" if self.is_resent else ""
         if self.has_failures or Fail in kinds or Hold in kinds:
             letters += "f"
-        if Bury in kinds and any(map(_is_letter, self.operations)):
+        if Bury in kinds and any(map(_is_letter, self.steps)):
             letters += "d"
         return letters
 
 
-def split_point(operations: Iterable[Operation]) -> tuple[int, int]:
-    """How many of the first operations fit into one call, at least one, and their bytes."""
-    count = size = 0
-    for operation in islice(operations, MAX_OPERATIONS):
-        if count and size + operation.size_bytes > MAX_BYTES:
+def split_point(steps: Iterable[Step]) -> tuple[int, int, int]:
+    """How many of the first steps fit into one call, at least one; their operations and bytes."""
+    fitting = count = size = 0
+    for step in steps:
+        more = step.count if type(step) is Answers else 1
+        if fitting and (count + more > MAX_OPERATIONS or size + step.size_bytes > MAX_BYTES):
             break
-        size += operation.size_bytes
-        count += 1
-    return count, size
+        count += more
+        size += step.size_bytes
+        fitting += 1
+    return fitting, count, size
 
 
 def encode_calls(
@@ -126,8 +128,8 @@ def encode_calls(
     return script.command(names, arguments)
 
 
-def _is_letter(operation: Operation) -> bool:
-    return type(operation) is Bury and operation.is_kept
+def _is_letter(step: Step) -> bool:
+    return type(step) is Bury and step.is_kept
 
 
 class _Encoder:
@@ -164,38 +166,21 @@ class _Encoder:
     def encode_all(self, arguments: list[Argument]) -> None:
         """Append the arguments of all operations; most are a reply to a message and no more."""
         aging = self._call.aging
-        answering = ""  # the scope whose answers follow one another
-        before: str | None = None  # the answer whose state the next one changes
-        count_at, width = 0, 2
-        for operation in self._call.operations:
-            if type(operation) is not Answer:
-                _note_count(arguments, count_at, width)
-                answering, before, count_at = "", None, 0
-                further = cast("Further", operation)
-                if further.headers:
-                    arguments += ("t", further.headers)
-                arguments += self._encode(further)
+        for step in self._call.steps:
+            if type(step) is not Answers:
+                if step.headers:
+                    arguments += ("t", step.headers)
+                arguments += self._encode(cast("Further", step))
                 continue
-            entry_id, scope_id, reply, _, expected, packed = operation
-            if packed is None:
-                if scope_id != answering or before is not None:
-                    _note_count(arguments, count_at, width)
-                    letter = "a" if aging is None or scope_id in aging else "A"
-                    arguments += (letter, self._outs.get(scope_id) or self._out(scope_id), 0)
-                    count_at, width = len(arguments) - 1, 2
-                    answering, before = scope_id, None
-                arguments += (entry_id, reply)
+            scope = step.scope_id
+            is_aging = aging is None or scope in aging
+            if step.has_states:
+                out, state = self._out(scope), self._state(scope)
+                letter = "s" if is_aging else "S"
+                arguments += (letter, out, state, step.expected, step.count)
             else:
-                if scope_id != answering or before != expected:
-                    _note_count(arguments, count_at, width)
-                    out, state = self._out(scope_id), self._state(scope_id)
-                    letter = "s" if aging is None or scope_id in aging else "S"
-                    arguments += (letter, out, state, expected, 0)
-                    count_at, width = len(arguments) - 1, 3
-                    answering = scope_id
-                arguments += (entry_id, reply, packed)
-                before = entry_id
-        _note_count(arguments, count_at, width)
+                arguments += ("a" if is_aging else "A", self._out(scope), step.count)
+            arguments += step.arguments
 
     def _encode(self, operation: Further) -> list[Argument]:
         scope, partition = operation.scope_id, self._partition
@@ -240,12 +225,6 @@ class _Encoder:
         return number
 
 
-def _note_count(arguments: list[Argument], count_at: int, width: int) -> None:
-    """Say, before the last answers of so many arguments each, how many they are."""
-    if count_at:
-        arguments[count_at] = (len(arguments) - count_at) // width
-
-
 def part_answers(answer: object, calls: Sequence[Call]) -> Sequence[object]:
     """What was answered for each of the calls that went in one command.
 
@@ -257,7 +236,7 @@ def part_answers(answer: object, calls: Sequence[Call]) -> Sequence[object]:
     if isinstance(answer, Exception):
         return [answer] * len(calls)
     if isinstance(answer, int):
-        return [len(call.operations) for call in calls]
+        return [count_of(call.steps) for call in calls]
     return [_error_of(one) or one for one in cast("list[object]", answer)]
 
 

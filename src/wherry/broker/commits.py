@@ -5,11 +5,10 @@ A call carries many of them, see `wherry.broker.calls`; their order is the order
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
-from functools import partial
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple, cast
 
 from ..model import EntryId, ScopeId
 
@@ -20,6 +19,8 @@ REPLY_BYTES = 512
 So `MAX_BYTES` bounds the number of replies of a call, too: about 2,000, however short they are.
 """
 ANSWER_BYTES = OPERATION_BYTES + REPLY_BYTES
+MOST_ARGUMENTS = 64
+"""So many arguments of answers are kept together: a call takes all of them or none."""
 
 
 class Outcome(Enum):
@@ -56,16 +57,61 @@ class Answer(NamedTuple):
     entry_id: EntryId
     scope_id: ScopeId
     reply: bytes
-    size_bytes: int = 0
     expected: str = ""
     packed: bytes | None = None
 
 
-answer_of = cast(
-    "Callable[[tuple[EntryId, ScopeId, bytes, int, str, bytes | None]], Answer]",
-    partial(cast("Any", tuple).__new__, Answer),
-)
-"""An `Answer` of all its parts; one is made for each message, and so it takes half the time."""
+@dataclass(slots=True, eq=False)
+class Answers:
+    """Answers of one scope that follow one another; each state is built on the one before it.
+
+    They are kept as they are sent: nothing is made for each of them.
+
+    Attributes:
+        scope_id: whose.
+        has_states: each changes the state, or none does.
+        expected: version of the state that the first was built on, see `StateChange`.
+        arguments: entry id, packed reply and, with states, packed state of each.
+        size_bytes: what they count for in a call.
+    """
+
+    scope_id: ScopeId
+    has_states: bool = False
+    expected: str = ""
+    arguments: list[str | bytes] = field(default_factory=lambda: [])
+    size_bytes: int = 0
+    headers: ClassVar[bytes] = b""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.arguments) // (3 if self.has_states else 2)
+
+    @property
+    def entry_ids(self) -> list[EntryId]:
+        """The entries that they finish."""
+        return cast("list[EntryId]", self.arguments[:: 3 if self.has_states else 2])
+
+    def is_before(self, expected: str, packed: bytes | None) -> bool:
+        """Whether an answer with such a state, or with none, may follow."""
+        if packed is None:
+            return not self.has_states
+        return self.has_states and self.arguments[-3] == expected
+
+    def each(self) -> list[Answer]:
+        """One by one."""
+        ids, replies = self.entry_ids, cast("list[bytes]", self.arguments)
+        if not self.has_states:
+            return [
+                Answer(entry_id, self.scope_id, reply)
+                for entry_id, reply in zip(ids, replies[1::2], strict=True)
+            ]
+        befores = [self.expected, *ids[:-1]]
+        parts = zip(ids, replies[1::3], befores, replies[2::3], strict=True)
+        return [
+            Answer(entry_id, self.scope_id, reply, before, packed)
+            for entry_id, reply, before, packed in parts
+        ]
 
 
 @dataclass(slots=True)
@@ -165,10 +211,23 @@ class Bury:
 
 Further = Commit | Emit | Fail | Hold | Bury
 Operation = Answer | Further
+"""What becomes of it is told by itself."""
+Step = Answers | Further
+"""What a call is made of."""
 COMMITS = (Answer, Commit)
 """What finishes an entry that was handled."""
 FINISHING = (Answer, Commit, Bury)
 """What takes an entry out of its stream."""
+
+
+def each_of(step: Step) -> Sequence[Operation]:
+    """The operations of a step."""
+    return step.each() if isinstance(step, Answers) else (step,)
+
+
+def count_of(steps: Iterable[Step]) -> int:
+    """How many operations there are in steps."""
+    return sum([step.count if type(step) is Answers else 1 for step in steps])
 
 
 def size_of(replies: Sequence[bytes], replies_bytes: int) -> int:

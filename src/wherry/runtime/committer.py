@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ..broker.calls import (
     MAX_BYTES,
@@ -23,39 +23,34 @@ from ..broker.calls import (
     part_answers,
     read_answers,
 )
-from ..broker.commits import Emit, Operation, Outcome
+from ..broker.commits import (
+    ANSWER_BYTES,
+    MOST_ARGUMENTS,
+    Answers,
+    Emit,
+    Further,
+    Operation,
+    Outcome,
+    Step,
+    each_of,
+)
 from ..broker.link import Link
 from ..broker.redirects import is_try_again
 from ..broker.scripts import Script, run_many
 from ..broker.wire import Keys
 from ..errors import StoreRefused, StoreUnavailable, WherryError
 from ..hooks import Hooks
-from ..model import Partition, ScopeId
+from ..model import EntryId, Partition, ScopeId
 from .holding import Holding, Track
 from .meter import Meter
 from .outage import Outage
-from .queues import Queue, Sent, Way
+from .queues import Flight, Queue, Sent, Way
+from .results import Result, results_of
 
 BETWEEN_S = 0.02
 """A partition whose slot is between two nodes of a cluster is tried again after so long."""
 QUEUE_LIMIT = 4_000
 QUEUE_LIMIT_BYTES = 4 * 2**20
-
-
-class Result(NamedTuple):
-    """What became of one operation.
-
-    Attributes:
-        operation: as it was put in.
-        track: of its scope.
-        outcome: what the script said.
-        reason: why, for `Outcome.BAD`.
-    """
-
-    operation: Operation
-    track: Track
-    outcome: Outcome
-    reason: str
 
 
 class Desk(Protocol):
@@ -116,19 +111,53 @@ class Committer:
         """Whether no answer is on its way, nor anything about to be sent."""
         return not any(way.ready or way.is_sending for way in self._ways.values())
 
-    def put(self, track: Track, operation: Operation) -> None:
-        """Queue an operation behind the others of its partition."""
+    def answer(
+        self,
+        track: Track,
+        entry_id: EntryId,
+        reply: bytes,
+        expected: str = "",
+        packed: bytes | None = None,
+    ) -> None:
+        """Queue an answer, see `Answer`; those of a scope that wait are one step."""
+        queue = self._queues.get(track.holding)
+        run = queue.growing.get(track) if queue is not None else None
+        if (
+            run is None
+            or len(run.arguments) >= MOST_ARGUMENTS
+            or ((run.has_states or packed is not None) and not run.is_before(expected, packed))
+        ):
+            run = Answers(track.scope_id, packed is not None, expected)
+            queue = self._append(track, run)
+            if queue is None:
+                return
+            queue.growing[track] = run
+        if packed is None:
+            run.arguments += (entry_id, reply)
+            run.size_bytes += ANSWER_BYTES + len(reply)
+        else:
+            run.arguments += (entry_id, reply, packed)
+            run.size_bytes += ANSWER_BYTES + len(reply) + len(packed)
+        track.outstanding += 1
+
+    def put(self, track: Track, operation: Further) -> None:
+        """Queue an operation behind the others of its scope."""
+        queue = self._append(track, operation)
+        if queue is not None:
+            queue.growing.pop(track, None)
+            queue.waiting_bytes += operation.size_bytes
+            track.outstanding += 1
+
+    def _append(self, track: Track, step: Step) -> Queue | None:
+        """Queue a step behind the others of its partition; None if that is lost."""
         holding = track.holding
         if holding.is_lost:
-            return
-        queue = self._queues.get(holding)
-        if queue is None:
-            queue = self._make_queue(holding)
-        track.outstanding += 1
-        queue.waiting.append((operation, track))
-        queue.waiting_bytes += operation.size_bytes
-        if not queue.in_flight and queue.way is None:
+            return None
+        queue = self._queues.get(holding) or self._make_queue(holding)
+        queue.waiting.append((step, track))
+        if queue.is_quiet:
             self._make_ready(queue)
+        return queue
 
     def _make_ready(self, queue: Queue) -> None:
         """Let a queue be sent soon, unless its partition is lost."""
@@ -157,10 +186,15 @@ class Committer:
         taken = [one for one in queue.waiting if one[0].scope_id == scope_id]
         if taken:
             queue.waiting = deque(one for one in queue.waiting if one[0].scope_id != scope_id)
-            for operation, track in taken:
-                queue.waiting_bytes -= operation.size_bytes
+        operations: list[Operation] = []
+        for step, track in taken:
+            queue.growing.pop(track, None)
+            if not isinstance(step, Answers):
+                queue.waiting_bytes -= step.size_bytes
+            for operation in each_of(step):
+                operations.append(operation)
                 track.acknowledge()
-        return [operation for operation, _ in taken]
+        return operations
 
     def discard(self, holding: Holding) -> None:
         """Forget everything of a lost partition."""
@@ -224,13 +258,13 @@ class Committer:
 
     def _again(self, queues: Sequence[Queue]) -> None:
         for queue in queues:
-            if queue.in_flight and not queue.is_aside:
-                queue.is_resent = True
+            if queue.flight is not None and not queue.is_aside:
+                queue.flight.is_resent = True
                 self._make_ready(queue)
 
-    def _set_aside(self, queue: Queue) -> None:
+    def _set_aside(self, queue: Queue, flight: Flight) -> None:
         """Try a partition again whose slot is on its way; the others need not wait for it."""
-        queue.is_resent = queue.is_aside = True
+        flight.is_resent = queue.is_aside = True
         asyncio.get_running_loop().call_later(BETWEEN_S, self._resume, queue)
 
     def _resume(self, queue: Queue) -> None:
@@ -241,71 +275,61 @@ class Committer:
         groups = self._group(queues)
         if not groups:
             return
-        calls = [[queue.call() for queue in group] for group in groups]
+        calls = [[queue.call(flight) for queue, flight in group] for group in groups]
         script, keys, retention = self._script, self._keys, self._retention
         sent_at_s = time.monotonic()
         answers = await run_many(
             self._link, [(script, encode_calls(script, keys, one, retention)) for one in calls]
         )
         if self.meter is not None:
-            sizes = [len(call.operations) for joined in calls for call in joined]
+            sizes = [flight.count for group in groups for _, flight in group]
             self.meter.answered(sent_at_s, sizes)
         refusal: StoreUnavailable | StoreRefused | None = None
         for group, joined, answer in zip(groups, calls, answers, strict=True):
-            for queue, part in zip(group, part_answers(answer, joined), strict=True):
+            for (queue, flight), part in zip(group, part_answers(answer, joined), strict=True):
                 if is_try_again(part):
-                    self._set_aside(queue)
+                    self._set_aside(queue, flight)
                 elif isinstance(part, StoreUnavailable | StoreRefused):
                     refusal = part
                 else:
-                    self._answer(queue, part)
+                    self._answer(queue, flight, part)
         if refusal is not None:
             # What was answered has nothing in flight any more; the others are sent again.
             raise refusal
 
-    def _group(self, queues: Sequence[Queue]) -> list[list[Queue]]:
+    def _group(self, queues: Sequence[Queue]) -> list[list[tuple[Queue, Flight]]]:
         """The queues with something to send, those together that fit into one command."""
-        groups: list[list[Queue]] = []
+        groups: list[list[tuple[Queue, Flight]]] = []
         most = MAX_OPERATIONS if self._link.joins_slots else 0
         count = size = 0
         for queue in queues:
-            if not queue.in_flight:
-                queue.load()
-                if not queue.in_flight:
-                    continue
-            count += len(queue.in_flight)
-            size += queue.in_flight_bytes
+            flight = queue.load()
+            if flight is None:
+                continue
+            count += flight.count
+            size += flight.size_bytes
             if not groups or count > most or size > MAX_BYTES:
                 groups.append([])
-                count, size = len(queue.in_flight), queue.in_flight_bytes
-            groups[-1].append(queue)
+                count, size = flight.count, flight.size_bytes
+            groups[-1].append((queue, flight))
         return groups
 
-    def _answer(self, queue: Queue, answer: object) -> None:
-        sent, was_resent = queue.in_flight, queue.is_resent
-        is_done = are_all_done(answer, len(sent))
-        if is_done and queue.aging:
-            queue.note_age(self._young_s)
-        queue.in_flight, queue.is_resent = [], False
+    def _answer(self, queue: Queue, flight: Flight, answer: object) -> None:
+        queue.flight = None
         holding = queue.holding
-        if is_done:
+        if are_all_done(answer, flight.count):
+            if flight.aging:
+                flight.note_age(self._young_s)
             if holding.emits > queue.emitted:
-                self._note_emits(queue, sent)
-            self._desk.settle_done(holding, sent)
+                queue.note_emits(flight)
+            self._desk.settle_done(holding, flight.sent)
         else:
-            self._settle(queue, sent, answer, was_resent=was_resent)
+            self._settle(queue, flight, answer)
         if queue.waiting:
             self._make_ready(queue)
         queue.wake()
 
-    def _note_emits(self, queue: Queue, sent: Sequence[Sent]) -> None:
-        for operation, _ in sent:
-            if isinstance(operation, Emit):
-                queue.emitted = operation.number
-
-    def _settle(
-        self, queue: Queue, sent: Sequence[Sent], answer: object, *, was_resent: bool
-    ) -> None:
+    def _settle(self, queue: Queue, flight: Flight, answer: object) -> None:
         holding = queue.holding
         if isinstance(answer, WherryError):
             self._hooks.warn(
@@ -319,18 +343,8 @@ class Committer:
         if answers is None:
             self._desk.settle(holding, None)
             return
-        for (operation, _), (outcome, _) in zip(sent, answers, strict=True):
-            if isinstance(operation, Emit) and outcome in (Outcome.DONE, Outcome.ALREADY):
-                queue.emitted = operation.number
-        self._desk.settle(
-            holding,
-            [
-                Result(operation, track, _own_resend(outcome, was_resent), reason)
-                for (operation, track), (outcome, reason) in zip(sent, answers, strict=True)
-            ],
-        )
-
-
-def _own_resend(outcome: Outcome, was_resent: bool) -> Outcome:
-    """What was done already when we sent it again, we did ourselves the first time."""
-    return Outcome.DONE if was_resent and outcome is Outcome.ALREADY else outcome
+        results = results_of(flight, answers)
+        for one in results:
+            if isinstance(one.operation, Emit) and one.outcome in (Outcome.DONE, Outcome.ALREADY):
+                queue.emitted = one.operation.number
+        self._desk.settle(holding, results)

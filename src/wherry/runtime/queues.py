@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from ..broker.calls import MAX_BYTES, MAX_OPERATIONS, Call, split_point
-from ..broker.commits import Answer, Operation
+from ..broker.calls import Call, split_point
+from ..broker.commits import Answers, Emit, Step
 from ..model import ScopeId
 from .holding import Holding, Track
 
-Sent = tuple[Operation, Track]
-"""An operation and the track of its scope."""
-_OPERATION: Callable[[Sent], Operation] = itemgetter(0)
+Sent = tuple[Step, Track]
+"""A step of a call and the track of its scope."""
+_STEP: Callable[[Sent], Step] = itemgetter(0)
 
 
 @dataclass(slots=True, eq=False)
@@ -34,19 +34,43 @@ class Way:
 
 
 @dataclass(slots=True, eq=False)
+class Flight:
+    """What is under way of a queue, until it is answered.
+
+    Attributes:
+        sent: what it carries, in order of effect.
+        count: how many operations that are.
+        size_bytes: what they count for in a call.
+        is_resent: it was sent before.
+        aging: scopes whose keys get a new time to live, as it was sent last.
+    """
+
+    sent: list[Sent]
+    count: int
+    size_bytes: int
+    is_resent: bool = False
+    aging: set[ScopeId] = field(default_factory=lambda: set())
+
+    def note_age(self, young_s: float) -> None:
+        """It took effect: the keys of the aging scopes are young again."""
+        until_s = asyncio.get_running_loop().time() + young_s
+        for step, track in self.sent:
+            if type(step) is Answers and track.scope_id in self.aging:
+                track.young_until_s = until_s
+
+
+@dataclass(slots=True, eq=False)
 class Queue:
     """What waits to be written to one partition, one call after the other.
 
     Attributes:
         holding: the partition.
         way: where it is ready to be sent, None while it is not.
-        waiting: operations that are not sent yet.
-        waiting_bytes: their size.
-        in_flight: those of the call that is under way, until it is answered.
-        in_flight_bytes: their size.
-        is_resent: that call was sent before.
+        waiting: what is not sent yet.
+        waiting_bytes: its size, without answers: of those there are no more than entries in hand.
+        growing: answers among it to which more of their scope may be added.
+        flight: what is under way, None if nothing is.
         is_aside: it waits for its slot to arrive at another node.
-        aging: scopes of that call whose keys get a new time to live.
         has_failures: failed attempts were written down, by this owner or one before.
         emitted: number of the last emit that was acknowledged.
         flushed: who waits for the next answer.
@@ -56,11 +80,9 @@ class Queue:
     way: Way | None = None
     waiting: deque[Sent] = field(default_factory=lambda: deque())
     waiting_bytes: int = 0
-    in_flight: list[Sent] = field(default_factory=lambda: [])
-    in_flight_bytes: int = 0
-    is_resent: bool = False
+    growing: dict[Track, Answers] = field(default_factory=lambda: {})
+    flight: Flight | None = None
     is_aside: bool = False
-    aging: set[ScopeId] = field(default_factory=lambda: set())
     has_failures: bool = False
     emitted: int = 0
     flushed: list[asyncio.Future[None]] = field(default_factory=lambda: [])
@@ -68,44 +90,51 @@ class Queue:
     @property
     def is_empty(self) -> bool:
         """Whether all is acknowledged."""
-        return not self.waiting and not self.in_flight
+        return not self.waiting and self.flight is None
 
-    def load(self) -> None:
-        """Move what fits into one call from what waits into flight."""
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way, nor about to be sent."""
+        return self.way is None and self.flight is None
+
+    def load(self) -> Flight | None:
+        """What is under way, or what fits into one call of what waits; None if nothing does."""
+        if self.flight is not None or not self.waiting:
+            return self.flight
         waiting = self.waiting
-        if len(waiting) <= MAX_OPERATIONS and self.waiting_bytes <= MAX_BYTES:
-            self.in_flight, self.in_flight_bytes = list(waiting), self.waiting_bytes
+        fitting, count, size = split_point(map(_STEP, waiting))
+        if fitting == len(waiting):
+            sent = list(waiting)
             waiting.clear()
-            self.waiting_bytes = 0
-            return
-        count, size = split_point(map(_OPERATION, waiting))
-        self.in_flight = [waiting.popleft() for _ in range(count)]
-        self.in_flight_bytes = size
-        self.waiting_bytes -= size
+        else:
+            sent = [waiting.popleft() for _ in range(fitting)]
+        self.growing.clear()
+        self.waiting_bytes -= sum([one.size_bytes for one, _ in sent if type(one) is not Answers])
+        self.flight = Flight(sent, count, size)
+        return self.flight
 
-    def call(self) -> Call:
-        """What is in flight, as it is sent."""
+    def call(self, flight: Flight) -> Call:
+        """What is under way, as it is sent."""
         ledger = self.holding.ledger
         if self.holding.attempts:
             self.has_failures = True
         now_s = asyncio.get_running_loop().time()
-        self.aging = {track.scope_id for _, track in self.in_flight if track.young_until_s <= now_s}
+        flight.aging = {track.scope_id for _, track in flight.sent if track.young_until_s <= now_s}
         return Call(
             partition=ledger.partition,
             token=ledger.token,
-            operations=list(map(_OPERATION, self.in_flight)),
-            is_resent=self.is_resent,
+            steps=list(map(_STEP, flight.sent)),
+            is_resent=flight.is_resent,
             emitted=self.emitted,
             has_failures=self.has_failures,
-            aging=self.aging,
+            aging=flight.aging,
         )
 
-    def note_age(self, young_s: float) -> None:
-        """What is in flight took effect: the keys of the aging scopes are young again."""
-        until_s = asyncio.get_running_loop().time() + young_s
-        for operation, track in self.in_flight:
-            if type(operation) is Answer and track.scope_id in self.aging:
-                track.young_until_s = until_s
+    def note_emits(self, flight: Flight) -> None:
+        """What was under way took effect."""
+        for step, _ in flight.sent:
+            if isinstance(step, Emit):
+                self.emitted = step.number
 
     def wake(self) -> None:
         """Let those look who wait for an answer."""

@@ -9,15 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..broker.commits import COMMITS, FINISHING, Answer, Bury, Emit, Fail, Operation, Outcome
+from ..broker.commits import (
+    COMMITS,
+    FINISHING,
+    Answer,
+    Answers,
+    Bury,
+    Emit,
+    Fail,
+    Further,
+    Operation,
+    Outcome,
+)
 from ..broker.wire import unpack
 from ..hooks import Hooks
 from ..model import EntryId, ScopeId, id_key
 from ..tracing import trace_of
-from .committer import Committer, Result, Sent
+from .committer import Committer
 from .delivery import Delivery
 from .holding import Holding, Holdings, Track
 from .pool import Pool
+from .queues import Sent
+from .results import Result
 
 
 class Settlement:
@@ -46,20 +59,24 @@ class Settlement:
             return
         rested: list[Track] = []
         finished: list[EntryId] = []
-        others: list[Operation] = []
-        for operation, track in sent:
-            if type(operation) is Answer:
-                finished.append(operation.entry_id)
+        others: list[Further] = []
+        answered = 0
+        for step, track in sent:
+            if isinstance(step, Answers):
+                entry_ids = step.entry_ids
+                finished += entry_ids
+                answered += len(entry_ids)
+                track.outstanding -= len(entry_ids)
             else:
-                others.append(operation)
-                if isinstance(operation, FINISHING):
-                    finished.append(operation.entry_id)
-                    if isinstance(operation, Bury) and operation.attempts:
-                        self._tell(holding, operation)
-            track.outstanding -= 1
+                others.append(step)
+                track.outstanding -= 1
+                if isinstance(step, FINISHING):
+                    finished.append(step.entry_id)
+                    if isinstance(step, Bury) and step.attempts:
+                        self._tell(holding, step)
             if not track.outstanding or holding.deferred.count:
                 rested.append(track)
-        self._holdings.tallies.answered(len(sent) - len(others), others)
+        self._holdings.tallies.answered(answered, others)
         self._finish(holding, finished)
         for track in rested:
             if track.settled and not track.outstanding:

@@ -11,7 +11,7 @@ import random
 from typing import Any, Protocol, cast
 
 from ..broker.attempts import pack_row
-from ..broker.commits import ANSWER_BYTES, Commit, Fail, StateChange, answer_of, size_of
+from ..broker.commits import Commit, Fail, StateChange, size_of
 from ..broker.entries import read_body
 from ..broker.wire import pack, unpack
 from ..config import Config
@@ -215,9 +215,7 @@ class Tracked:
                 track.state = packed, entry.id if packed else ""
         is_plain = not (entry.mark or entry.inbox or entry.headers or delivery.emitted)
         if len(replies) == 1 and is_plain and (packed or not is_durable):
-            size += ANSWER_BYTES
-            answer = answer_of((entry.id, entry.scope_id, replies[0], size, expected, packed))
-            self.committer.put(track, answer)
+            self.committer.answer(track, entry.id, replies[0], expected, packed)
             return
         headers = reply_headers(entry)
         operation = Commit(

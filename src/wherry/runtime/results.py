@@ -1,0 +1,40 @@
+"""Results: what became of the operations of a call of which not all took effect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..broker.commits import Operation, Outcome, each_of
+from .holding import Track
+from .queues import Flight
+
+
+class Result(NamedTuple):
+    """What became of one operation.
+
+    Attributes:
+        operation: as it was put in.
+        track: of its scope.
+        outcome: what the script said.
+        reason: why, for `Outcome.BAD`.
+    """
+
+    operation: Operation
+    track: Track
+    outcome: Outcome
+    reason: str
+
+
+def results_of(flight: Flight, answers: Sequence[tuple[Outcome, str]]) -> list[Result]:
+    """The result of each operation, from the answers to them."""
+    operations = [(one, track) for step, track in flight.sent for one in each_of(step)]
+    return [
+        Result(operation, track, _own_resend(outcome, flight), reason)
+        for (operation, track), (outcome, reason) in zip(operations, answers, strict=True)
+    ]
+
+
+def _own_resend(outcome: Outcome, flight: Flight) -> Outcome:
+    """What was done already when we sent it again, we did ourselves the first time."""
+    return Outcome.DONE if flight.is_resent and outcome is Outcome.ALREADY else outcome
