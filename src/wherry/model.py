@@ -44,6 +44,31 @@ def id_key(entry_id: str) -> tuple[int, int]:
     return int(milliseconds), int(sequence or 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extras:
+    """What an entry may have beside a scope and a message.
+
+    Attributes:
+        scope_keys: packed scope keys (field ``c``), b"" if none.
+        inbox: extra inbox for a copy of the replies, or "".
+        headers: header map, such as ``traceparent``.
+        mark: 0 no end mark, 1 mark the end, 2 mark the end and write replies as they come.
+        expires_unix_ms: 0, or the instant after which it is finished unhandled.
+        message_id: idempotency key, or "".
+    """
+
+    scope_keys: bytes = b""
+    inbox: str = ""
+    headers: Mapping[str, Any] | None = None
+    mark: int = 0
+    expires_unix_ms: int = 0
+    message_id: str = ""
+
+
+PLAIN = Extras()
+"""Those of an entry that has a scope and a message and no more, as most have."""
+
+
 class Entry:
     """One input entry, decoded.
 
@@ -57,28 +82,10 @@ class Entry:
         message: the ASGI event.
         body: the same as it was written, msgpack or JSON; a retry decodes it anew.
         size_bytes: bytes of its fields on the wire.
-        scope_keys: packed scope keys (field ``c``), b"" if none.
-        inbox: extra inbox for a copy of the replies, or "".
-        headers: header map, such as ``traceparent``.
-        mark: 0 no end mark, 1 mark the end, 2 mark the end and write replies as they come.
-        expires_unix_ms: 0, or the instant after which it is finished unhandled.
-        message_id: idempotency key, or "".
+        extras: what else it has; `PLAIN` itself if that is nothing.
     """
 
-    __slots__ = (
-        "body",
-        "expires_unix_ms",
-        "headers",
-        "id",
-        "inbox",
-        "mark",
-        "message",
-        "message_id",
-        "partition",
-        "scope_id",
-        "scope_keys",
-        "size_bytes",
-    )
+    __slots__ = ("body", "extras", "id", "message", "partition", "scope_id", "size_bytes")
 
     id: EntryId
     partition: Partition
@@ -86,12 +93,7 @@ class Entry:
     message: Message
     body: bytes
     size_bytes: int
-    scope_keys: bytes
-    inbox: str
-    headers: Mapping[str, Any] | None
-    mark: int
-    expires_unix_ms: int
-    message_id: str
+    extras: Extras
 
 
 class AttemptsRow(NamedTuple):

@@ -198,7 +198,4 @@ def _shortest(operation: Any) -> Any:
     """A commit of one reply, and maybe a new state, and nothing else, as workers send it."""
     if not isinstance(operation, Commit) or not is_short(operation):
         return operation
-    entry_id, scope_id, state = operation.entry_id, operation.scope_id, operation.state
-    if state is None:
-        return Answer(entry_id, scope_id, operation.replies[0])
-    return Answer(entry_id, scope_id, operation.replies[0], state.expected, state.packed)
+    return Answer(operation.entry_id, operation.scope_id, operation.replies[0], operation.state)

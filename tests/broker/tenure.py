@@ -56,11 +56,14 @@ def steps_of(operations: Sequence[Operation]) -> list[Step]:
         if (
             not isinstance(last, Answers)
             or last.scope_id != one.scope_id
-            or not last.is_before(one.expected, one.packed)
+            or not last.is_before(one.state)
         ):
-            last = Answers(one.scope_id, one.packed is not None, one.expected)
+            last = Answers(one.scope_id, bool(one.state), one.state.expected if one.state else "")
             steps.append(last)
-        last.arguments += [one.entry_id, one.reply, *([] if one.packed is None else [one.packed])]
+        last.arguments += [one.entry_id, one.reply]
+        if one.state is not None:
+            assert one.state.packed
+            last.arguments.append(one.state.packed)
     return steps
 
 

@@ -100,10 +100,10 @@ def test_what_a_producer_writes_is_read(
     entry = read(*outgoing_fields(outgoing), limit=2**20)
     assert isinstance(entry, Entry), entry
     assert entry.message == message
-    assert (entry.scope_id, entry.inbox, entry.mark) == ("ä", "box", mark)
-    assert (entry.expires_unix_ms, entry.message_id) == (expires, "mid")
-    assert entry.scope_keys == outgoing.scope_keys
-    assert (entry.headers or {}) == headers
+    assert (entry.scope_id, entry.extras.inbox, entry.extras.mark) == ("ä", "box", mark)
+    assert (entry.extras.expires_unix_ms, entry.extras.message_id) == (expires, "mid")
+    assert entry.extras.scope_keys == outgoing.scope_keys
+    assert (entry.extras.headers or {}) == headers
 
 
 @given(

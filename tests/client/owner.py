@@ -73,8 +73,8 @@ class Owner:
             entry.id,
             entry.scope_id,
             _pack(replies),
-            inbox=entry.inbox,
-            end=self.attempt(entry.scope_id) if entry.mark else "",
+            inbox=entry.extras.inbox,
+            end=self.attempt(entry.scope_id) if entry.extras.mark else "",
             first=first,
         )
         await self._call(entry.scope_id, [operation])
@@ -90,7 +90,7 @@ class Owner:
             cause.id if cause else "",
             ScopeId(scope),
             _pack(replies),
-            inbox=cause.inbox if cause else "",
+            inbox=cause.extras.inbox if cause else "",
             attempt=self.attempt(scope) if cause else "",
             first=first,
         )
@@ -99,7 +99,7 @@ class Owner:
     async def bury(self, entry: Entry, reason: str) -> None:
         await self._claim(entry.scope_id)
         await self._call(
-            entry.scope_id, [Bury(entry.id, entry.scope_id, reason, inbox=entry.inbox)]
+            entry.scope_id, [Bury(entry.id, entry.scope_id, reason, inbox=entry.extras.inbox)]
         )
 
     async def answer(self, scope: str, *replies: dict[str, Any], count: int = 1) -> None:

@@ -167,7 +167,7 @@ async def test_stream_yields_replies_as_they_come(url: str):
         events = client.request_stream("scope", say(0))
         first = asyncio.create_task(anext(events))
         (entry,) = await worker.entries("scope")
-        assert entry.mark == 2
+        assert entry.extras.mark == 2
         await worker.emit(entry, "scope", *heard(0))
         reply = await first
         assert isinstance(reply, Reply)

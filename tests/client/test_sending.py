@@ -47,10 +47,10 @@ async def test_every_option_of_a_message_reaches_the_worker(url: str):
     (entry,) = await sent(url, "scope", 1)
     assert entry.id == entry_id
     assert entry.message == {"type": "say", "data": b"\x00", "text": "ä"}
-    assert msgpack.unpackb(entry.scope_keys) == {"age": 3, "channel": "route", "user": "ann"}
-    assert entry.headers == {"traceparent": "00"}
-    assert (entry.message_id, entry.inbox, entry.mark) == ("m1", "box", 2)
-    assert before_ms + 60_000 - 1 <= entry.expires_unix_ms <= time.time() * 1000 + 60_000
+    assert msgpack.unpackb(entry.extras.scope_keys) == {"age": 3, "channel": "route", "user": "ann"}
+    assert entry.extras.headers == {"traceparent": "00"}
+    assert (entry.extras.message_id, entry.extras.inbox, entry.extras.mark) == ("m1", "box", 2)
+    assert before_ms + 60_000 - 1 <= entry.extras.expires_unix_ms <= time.time() * 1000 + 60_000
 
 
 async def test_order_of_scope_keys_does_not_change_their_bytes(redis_url: str):
@@ -58,7 +58,7 @@ async def test_order_of_scope_keys_does_not_change_their_bytes(redis_url: str):
         await client.send("scope", say(0), channel="c", scope_keys={"a": 1, "b": 2})
         await client.send("scope", say(1), channel="c", scope_keys={"b": 2, "a": 1})
     one, two = await sent(redis_url, "scope", 2)
-    assert one.scope_keys == two.scope_keys
+    assert one.extras.scope_keys == two.extras.scope_keys
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ async def test_send_many_takes_envelopes(url: str):
         one, two = await client.send_many([envelope, envelope])
     assert one == two
     (entry,) = await sent(url, "scope", 1)
-    assert entry.mark == 2
+    assert entry.extras.mark == 2
 
 
 async def test_send_many_of_nothing_needs_no_store():

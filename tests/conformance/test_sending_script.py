@@ -72,10 +72,17 @@ async def test_every_field_arrives_as_it_was_sent(store: Store):
         assert isinstance(second, Entry)
         assert first.scope_id == "ä\n scope"
         assert first.message == {"type": "say", "data": b"\r\n\x00\xff"}
-        assert first.scope_keys == entry.scope_keys
-        assert (first.inbox, first.headers, first.mark) == ("box", {"a": "b"}, 2)
-        assert (first.expires_unix_ms, first.message_id) == (1_700_000_000_000, "id k")
-        assert (second.message["number"], second.message_id) == (1, "")
+        assert first.extras.scope_keys == entry.scope_keys
+        assert (first.extras.inbox, first.extras.headers, first.extras.mark) == (
+            "box",
+            {"a": "b"},
+            2,
+        )
+        assert (first.extras.expires_unix_ms, first.extras.message_id) == (
+            1_700_000_000_000,
+            "id k",
+        )
+        assert (second.message["number"], second.extras.message_id) == (1, "")
 
 
 async def test_bound_refuses_everything_new_behind_it(store: Store):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.runtime.bare import turns, until
 from wherry.errors import ScopeClosed
-from wherry.model import Entry, EntryId, Message, Partition, ScopeId
+from wherry.model import PLAIN, Entry, EntryId, Message, Partition, ScopeId
 from wherry.runtime.delivery import Delivery, deliver
 from wherry.runtime.inbox import Item
 from wherry.runtime.instance import MAX_UNACKED, NOTHING, Instance
@@ -26,10 +26,7 @@ def delivery(number: int) -> Delivery:
     entry.message = {"type": "test", "number": number}
     entry.body = b""
     entry.size_bytes = 1
-    entry.scope_keys = b""
-    entry.inbox = entry.message_id = ""
-    entry.headers = None
-    entry.mark = entry.expires_unix_ms = 0
+    entry.extras = PLAIN
     return deliver(entry)
 
 
@@ -58,7 +55,7 @@ class Lane:
         item = self.queue.popleft()
         if self.queue:
             instance.wake()
-        instance.hand_out(item)
+        instance.unfinished = [*instance.unfinished, item]
         return item.entry.message
 
     def rest(self, instance: Instance) -> None:

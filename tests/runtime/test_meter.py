@@ -15,7 +15,7 @@ from wherry.runtime.meter import BUDGET, STRIDE, Meter
 
 
 def flood(meter: Meter, count: int) -> list[Delivery]:
-    """Open so many as `Tracked.open` does; returns those that were looked at."""
+    """Open so many as `Tracked.begin` does; returns those that were looked at."""
     opened = [delivery("s", number) for number in range(count)]
     for one in opened:
         meter.due -= 1

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from wherry.hooks import Hooks
-from wherry.model import Entry, EntryId, Message, Partition, ScopeId
+from wherry.model import PLAIN, Entry, EntryId, Extras, Partition, ScopeId
 from wherry.runtime.delivery import Delivery, deliver
 from wherry.runtime.inbox import Item
-from wherry.runtime.instance import Instance
+from wherry.runtime.instance import NOTHING, Instance
 from wherry.runtime.lane import Lane, Outlet
 from wherry.runtime.policy import Gate
 from wherry.runtime.pool import Pool
@@ -25,10 +25,7 @@ def delivery(scope_id: Any, number: int, keys: bytes = b"") -> Delivery:
     entry.message = {"type": "test", "number": number}
     entry.body = b""
     entry.size_bytes = 1
-    entry.scope_keys = keys
-    entry.inbox = entry.message_id = ""
-    entry.headers = None
-    entry.mark = entry.expires_unix_ms = 0
+    entry.extras = Extras(scope_keys=keys) if keys else PLAIN
     return deliver(entry)
 
 
@@ -70,18 +67,23 @@ class Recording:
     def created(self, lane: Lane) -> None:
         self.log.append(("created", lane.scope_id))
 
-    def begin(self, lane: Lane, item: Item) -> bool:
+    def begin(self, lane: Lane, item: Item) -> Any:
         if not self.fits(lane, item):
-            return False
+            return NOTHING
         if not self.may_begin and not lane.is_busy:
             self.gated.append(lane)
-        return self.may_begin or lane.is_busy
+            return NOTHING
+        if not isinstance(item, Delivery):
+            return item
+        return {**item.entry.message, "id": item.entry.id, "attempt": item.attempt}
 
     def idled(self, lane: Lane) -> None:
         self.log.append(("idled", lane.scope_id))
 
     def fits(self, lane: Lane, item: Item) -> bool:
-        return not isinstance(item, Delivery) or item.entry.scope_keys == self.keys.get(lane, b"")
+        return not isinstance(item, Delivery) or item.entry.extras.scope_keys == self.keys.get(
+            lane, b""
+        )
 
     def rest(self, lane: Lane) -> bool:
         return self.may_rest
@@ -89,11 +91,8 @@ class Recording:
     async def prepare(self, lane: Lane) -> Instance:
         self.prepared()
         head = lane.input_queue.peek()
-        self.keys[lane] = head.entry.scope_keys if isinstance(head, Delivery) else b""
+        self.keys[lane] = head.entry.extras.scope_keys if isinstance(head, Delivery) else b""
         return Instance(lane, {"id": lane.scope_id, "keys": self.keys[lane]}, acks=self.acks)
-
-    def open(self, lane: Lane, delivery: Delivery) -> Message:
-        return {**delivery.entry.message, "id": delivery.entry.id, "attempt": delivery.attempt}
 
     def finish(self, lane: Lane, delivery: Delivery) -> None:
         number = delivery.entry.message["number"]

@@ -99,10 +99,11 @@ def split_point(steps: Iterable[Step]) -> tuple[int, int, int]:
     fitting = count = size = 0
     for step in steps:
         more = step.count if type(step) is Answers else 1
-        if fitting and (count + more > MAX_OPERATIONS or size + step.size_bytes > MAX_BYTES):
+        step_bytes = step.size_bytes
+        if fitting and (count + more > MAX_OPERATIONS or size + step_bytes > MAX_BYTES):
             break
         count += more
-        size += step.size_bytes
+        size += step_bytes
         fitting += 1
     return fitting, count, size
 

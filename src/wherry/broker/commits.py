@@ -50,15 +50,13 @@ class Answer(NamedTuple):
     """Finish an entry with one reply to its scope, or that and a changed state, as most are.
 
     Attributes:
-        expected: version of the state that the instance was built on, see `StateChange`.
-        packed: what the state becomes, not empty; None without one.
+        state: what the state becomes, not empty; None if it stays.
     """
 
     entry_id: EntryId
     scope_id: ScopeId
     reply: bytes
-    expected: str = ""
-    packed: bytes | None = None
+    state: StateChange | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -72,14 +70,12 @@ class Answers:
         has_states: each changes the state, or none does.
         expected: version of the state that the first was built on, see `StateChange`.
         arguments: entry id, packed reply and, with states, packed state of each.
-        size_bytes: what they count for in a call.
     """
 
     scope_id: ScopeId
     has_states: bool = False
     expected: str = ""
     arguments: list[str | bytes] = field(default_factory=lambda: [])
-    size_bytes: int = 0
     headers: ClassVar[bytes] = b""
 
     @property
@@ -88,15 +84,20 @@ class Answers:
         return len(self.arguments) // (3 if self.has_states else 2)
 
     @property
+    def size_bytes(self) -> int:
+        """What they count for in a call."""
+        return ANSWER_BYTES * self.count + sum(map(len, self.arguments))
+
+    @property
     def entry_ids(self) -> list[EntryId]:
         """The entries that they finish."""
         return cast("list[EntryId]", self.arguments[:: 3 if self.has_states else 2])
 
-    def is_before(self, expected: str, packed: bytes | None) -> bool:
+    def is_before(self, state: StateChange | None) -> bool:
         """Whether an answer with such a state, or with none, may follow."""
-        if packed is None:
+        if state is None:
             return not self.has_states
-        return self.has_states and self.arguments[-3] == expected
+        return self.has_states and self.arguments[-3] == state.expected
 
     def each(self) -> list[Answer]:
         """One by one."""
@@ -109,7 +110,7 @@ class Answers:
         befores = [self.expected, *ids[:-1]]
         parts = zip(ids, replies[1::3], befores, replies[2::3], strict=True)
         return [
-            Answer(entry_id, self.scope_id, reply, before, packed)
+            Answer(entry_id, self.scope_id, reply, StateChange(before, packed))
             for entry_id, reply, before, packed in parts
         ]
 

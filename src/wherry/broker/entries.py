@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from reprlib import repr as _shown  # short, and shallow, whatever a producer wrote
 from typing import Any, cast
 
 from msgpack import unpackb
 
-from ..model import RESERVED_SCOPE_KEYS, BadEntry, Entry, EntryId, Message, Partition, ScopeId
-from .wire import NOT_MSGPACK, SCOPE_ID_BYTES, refuse_extension, scope_id_problem, unpack
+from ..model import (
+    PLAIN,
+    RESERVED_SCOPE_KEYS,
+    BadEntry,
+    Entry,
+    EntryId,
+    Extras,
+    Message,
+    Partition,
+    ScopeId,
+)
+from .wire import NOT_MSGPACK, refuse_extension, scope_id_problem, unpack
 
 # Ids as they are read: to call a `NewType` costs as much as to decode.
 read_id = cast("Callable[[bytes], EntryId]", bytes.decode)
@@ -18,36 +28,46 @@ read_scope_id = cast("Callable[[bytes], ScopeId]", bytes.decode)
 
 
 def read_entry(
-    partition: Partition, entry_id: EntryId, flat: Sequence[bytes], limit_bytes: int
+    partition: Partition,
+    entry_id: EntryId,
+    flat: Sequence[bytes],
+    limit_bytes: int,
+    known: Container[ScopeId] = (),
 ) -> Entry | BadEntry:
-    """Decode an input entry from its flat field list; never raises for what a producer wrote."""
-    if len(flat) == 4 and flat[0] == b"s" and flat[2] == b"m":
+    """Decode an input entry from its flat field list; never raises for what a producer wrote.
+
+    Args:
+        partition: where it was read.
+        entry_id: its id.
+        flat: name, value, name, value.
+        limit_bytes: most bytes of a message.
+        known: scope ids that need not be checked again.
+    """
+    if len(flat) == 4:
         # A scope and a message and no more, as most are: to look for the rest costs as much.
-        raw_scope, body = flat[1], flat[3]
-        size = len(raw_scope) + len(body) + 2
-        try:
-            scope = read_scope_id(raw_scope)
-            message = unpackb(body, strict_map_key=False, ext_hook=refuse_extension)
-            if (
-                type(message["type"]) is str
-                and 0 < len(raw_scope) <= SCOPE_ID_BYTES
-                and scope[0] != "~"
-                and size <= limit_bytes
-            ):
-                entry = Entry()
-                entry.id = entry_id
-                entry.partition = partition
-                entry.scope_id = scope
-                entry.message = message
-                entry.body = body
-                entry.size_bytes = size
-                entry.scope_keys = b""
-                entry.inbox = entry.message_id = ""
-                entry.headers = None
-                entry.mark = entry.expires_unix_ms = 0
-                return entry
-        except (*NOT_MSGPACK, TypeError, LookupError):
-            pass  # whatever it is, it is told below
+        name, raw_scope, field, body = flat
+        if name == b"s" and field == b"m":
+            size = len(raw_scope) + len(body) + 2
+            try:
+                scope = read_scope_id(raw_scope)
+                message = unpackb(body, strict_map_key=False, ext_hook=refuse_extension)
+                if (
+                    type(message["type"]) is str
+                    and scope
+                    and (scope in known or not scope_id_problem(scope))
+                    and size <= limit_bytes
+                ):
+                    entry = Entry()
+                    entry.id = entry_id
+                    entry.partition = partition
+                    entry.scope_id = scope
+                    entry.message = message
+                    entry.body = body
+                    entry.size_bytes = size
+                    entry.extras = PLAIN
+                    return entry
+            except (*NOT_MSGPACK, TypeError, LookupError):
+                pass  # whatever it is, it is told below
     return _read_any(partition, entry_id, flat, limit_bytes)
 
 
@@ -93,12 +113,14 @@ def _read_fields(
     entry.message = message
     entry.body = body
     entry.size_bytes = size
-    entry.scope_keys = keys
-    entry.inbox = fields.get(b"r", b"").decode("utf-8", "replace")
-    entry.headers = _read_map(headers, "h") if headers else None
-    entry.mark = _read_number(fields, b"w")
-    entry.expires_unix_ms = _read_number(fields, b"x")
-    entry.message_id = fields.get(b"k", b"").decode("utf-8", "replace")
+    entry.extras = Extras(
+        scope_keys=keys,
+        inbox=fields.get(b"r", b"").decode("utf-8", "replace"),
+        headers=_read_map(headers, "h") if headers else None,
+        mark=_read_number(fields, b"w"),
+        expires_unix_ms=_read_number(fields, b"x"),
+        message_id=fields.get(b"k", b"").decode("utf-8", "replace"),
+    )
     return entry
 
 

@@ -147,9 +147,18 @@ def pack_message(message: Mapping[str, Any], limit_bytes: int) -> bytes:
     Raises:
         MessageError: no ``type`` of type str, a value that does not travel, or too large.
     """
-    kind = message.get("type")
+    return pack_event(check_type(message.get("type")), message, limit_bytes)
+
+
+def check_type(kind: object) -> str:
+    """The ``type`` of an ASGI event; raises MessageError if it is no text."""
     if not isinstance(kind, str):
         raise MessageError("a message must be a dict with a 'type' of type str")
+    return kind
+
+
+def pack_event(kind: str, message: Mapping[str, Any], limit_bytes: int) -> bytes:
+    """The same as `pack_message` for an event whose type is known."""
     try:  # as `pack` does; each message comes through here
         data = _packer.pack(message)
     except _NOT_PACKABLE as error:

@@ -9,7 +9,7 @@ read executed before the commit and parsed after it would deliver the entry twic
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from ..model import ORIGIN, EntryId, Partition, Token, id_key
@@ -57,6 +57,13 @@ class Ledger:
         self.held[entry_id] = size_bytes
         self.in_flight += 1
         self.in_flight_bytes += size_bytes
+
+    def hold_all(self, sizes_bytes: Mapping[EntryId, int]) -> None:
+        """Take entries in hand, each with its size."""
+        self.held.update(sizes_bytes)
+        self.in_flight += len(sizes_bytes)
+        self.in_flight_bytes += sum(sizes_bytes.values())
+        assert self.in_flight == len(self.held), "an entry is in hand once"
 
     def finish(self, entry_ids: Collection[EntryId], reads_sent: int, reads_answered: int) -> None:
         """Their commits are acknowledged; keep tombstones while a read is on its way.

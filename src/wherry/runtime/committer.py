@@ -24,13 +24,13 @@ from ..broker.calls import (
     read_answers,
 )
 from ..broker.commits import (
-    ANSWER_BYTES,
     MOST_ARGUMENTS,
     Answers,
     Emit,
     Further,
     Operation,
     Outcome,
+    StateChange,
     Step,
     each_of,
 )
@@ -112,32 +112,24 @@ class Committer:
         return not any(way.ready or way.is_sending for way in self._ways.values())
 
     def answer(
-        self,
-        track: Track,
-        entry_id: EntryId,
-        reply: bytes,
-        expected: str = "",
-        packed: bytes | None = None,
+        self, track: Track, entry_id: EntryId, reply: bytes, state: StateChange | None = None
     ) -> None:
-        """Queue an answer, see `Answer`; those of a scope that wait are one step."""
+        """Queue an `Answer`, whose state is changed if there is one; see `Answers`."""
         queue = self._queues.get(track.holding)
         run = queue.growing.get(track) if queue is not None else None
         if (
             run is None
             or len(run.arguments) >= MOST_ARGUMENTS
-            or ((run.has_states or packed is not None) and not run.is_before(expected, packed))
+            or ((state is not None or run.has_states) and not run.is_before(state))
         ):
-            run = Answers(track.scope_id, packed is not None, expected)
+            run = Answers(track.scope_id, state is not None, state.expected if state else "")
             queue = self._append(track, run)
             if queue is None:
                 return
             queue.growing[track] = run
-        if packed is None:
-            run.arguments += (entry_id, reply)
-            run.size_bytes += ANSWER_BYTES + len(reply)
-        else:
-            run.arguments += (entry_id, reply, packed)
-            run.size_bytes += ANSWER_BYTES + len(reply) + len(packed)
+        run.arguments += (entry_id, reply)
+        if state is not None:
+            run.arguments.append(state.packed or b"")
         track.outstanding += 1
 
     def put(self, track: Track, operation: Further) -> None:

@@ -29,7 +29,7 @@ class Delivery:
         emitted: replies of this attempt that were written already.
         is_streamed: replies are written as they come.
         run: number of this run within the tenure, 0 until it is needed.
-        held_at_s: when the first held reply was sent, loop time.
+        held_at_s: when the first held reply was sent, loop time; not set before.
         timer: told when the attempt is over, None if nobody waits for that.
     """
 
@@ -60,7 +60,7 @@ class Delivery:
         self.replies = ()
         self.replies_bytes = 0
         self.emitted = 0
-        self.is_streamed = self.entry.mark == 2
+        self.is_streamed = self.entry.extras.mark == 2
         self.run = 0
         self.stop_timer()
 
@@ -78,20 +78,19 @@ def deliver(entry: Entry) -> Delivery:
     delivery.attempt = 1
     delivery.replies = ()
     delivery.replies_bytes = delivery.emitted = delivery.run = 0
-    delivery.is_streamed = entry.mark == 2
-    delivery.held_at_s = 0.0
+    delivery.is_streamed = entry.extras.mark == 2
     delivery.timer = None
     return delivery
 
 
 def has_expired(entry: Entry, redis_ms: int) -> bool:
     """Whether it is too late to handle an entry, by Redis' clock."""
-    return 0 < entry.expires_unix_ms <= redis_ms
+    return 0 < entry.extras.expires_unix_ms <= redis_ms
 
 
 def reply_headers(entry: Entry) -> bytes:
     """Packed headers of the replies to an entry: its trace; b"" if it belongs to none."""
-    found = carried(entry.headers) if entry.headers else {}
+    found = carried(entry.extras.headers) if entry.extras.headers else {}
     return pack(found, "headers") if found else b""
 
 
@@ -101,7 +100,7 @@ def expiry_of(entry: Entry) -> Bury:
         entry.id,
         entry.scope_id,
         "Expired: not handled before its expiry",
-        inbox=entry.inbox,
+        inbox=entry.extras.inbox,
         is_kept=False,
         headers=reply_headers(entry),
     )

@@ -49,12 +49,16 @@ class Inbox:
         """Append an item and wake the instance."""
         if self._forward is not None:
             self._forward(item)
-            return
-        items = self.items
-        if isinstance(items, tuple):
-            items = self.items = deque()
-        items.append(item)
-        if len(items) == 1 and self._owner is not None:
+        elif self.items:
+            self.items.append(item)
+        else:
+            self._put_first(item)
+
+    def _put_first(self, item: Item) -> None:
+        if isinstance(self.items, tuple):
+            self.items = deque()
+        self.items.append(item)
+        if self._owner is not None:
             self._owner.wake()
 
     async def put(self, item: Item) -> None:

@@ -225,13 +225,6 @@ class Instance:
                 waiter.set_result(None)
                 return
 
-    def hand_out(self, delivery: Delivery) -> None:
-        """A delivery is handed out."""
-        if self.unfinished:
-            self.unfinished.append(delivery)
-        else:
-            self.unfinished = [delivery]
-
     def abandon(self) -> Sequence[Delivery]:
         """Let go of what is unfinished, and return it: somebody else begins it anew."""
         abandoned, self.unfinished = self.unfinished, ()

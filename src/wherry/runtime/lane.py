@@ -20,7 +20,7 @@ from .instance import NOTHING, Instance
 from .life import TRANSITIONS, LaneState
 from .record import Record
 
-_OPEN = LaneState.OPEN
+OPEN = LaneState.OPEN
 
 Outlet = Callable[["Lane", Message], Awaitable[None] | None]
 """Takes what a lane's instance sends; what it returns is to be awaited before the next."""
@@ -35,15 +35,12 @@ class Rules(Protocol):
 
     outlet: Outlet | None
 
-    def begin(self, lane: Lane, item: Item) -> bool:
-        """Whether the lane may start now on what waits first in its inbox.
+    def begin(self, lane: Lane, item: Item) -> Any:
+        """Start on what waits first in the lane's inbox; returns its message.
 
-        If not, it is woken or ended later. What has expired is removed before.
+        `NOTHING` if the lane may not start now; then it is woken or ended later. What has expired
+        is removed before.
         """
-        ...
-
-    def open(self, lane: Lane, delivery: Delivery) -> Message:
-        """The message of a delivery that is now being handled."""
         ...
 
     def finish(self, lane: Lane, delivery: Delivery) -> None:
@@ -171,7 +168,7 @@ class Lane(Record):
     @property
     def is_open(self) -> bool:
         """Whether it takes messages."""
-        return self.state is _OPEN
+        return self.state is OPEN
 
     @property
     def has_deliveries(self) -> bool:
@@ -266,20 +263,23 @@ class Lane(Record):
     def take(self, instance: Instance) -> Any:
         """See `wherry.runtime.instance.Post`."""
         inbox = self.input_queue
-        if not inbox.items or self.state is not _OPEN:
+        if not inbox.items or self.state is not OPEN:
             return NOTHING
-        policy = self._host.policy
-        if not policy.begin(self, inbox.items[0]):
+        message = self._host.policy.begin(self, inbox.items[0])
+        if message is NOTHING:
             return NOTHING
         self.is_busy = True
         inbox.passes = 0
         item = inbox.items.popleft()
         if instance.waiters and inbox.items:
             instance.wake()
-        if type(item) is Delivery:
-            instance.hand_out(item)
-            return policy.open(self, item)
-        return item
+        if type(item) is not Delivery:
+            return message
+        if instance.unfinished:
+            instance.unfinished.append(item)
+        else:
+            instance.unfinished = [item]
+        return message
 
     def rest(self, instance: Instance) -> None:
         """See `wherry.runtime.instance.Post`."""
@@ -295,11 +295,15 @@ class Lane(Record):
 
     def finish_all(self, instance: Instance) -> None:
         """See `wherry.runtime.instance.Post`."""
-        unfinished, finish = instance.unfinished, self._host.policy.finish
-        while unfinished:
+        finish = self._host.policy.finish
+        unfinished = instance.unfinished
+        while len(unfinished) > 1:
             # What cannot be finished stays: its attempt fails.
             finish(self, unfinished[0])
-            unfinished.pop(0)
+            unfinished = instance.unfinished = unfinished[1:]
+        if unfinished:
+            finish(self, unfinished[0])
+            instance.unfinished = ()
 
     def finish(self, instance: Instance, delivery: Delivery) -> None:
         """See `wherry.runtime.instance.Post`."""

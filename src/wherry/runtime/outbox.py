@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 from ..broker.commits import Emit, size_of
-from ..broker.wire import pack_message
+from ..broker.wire import check_type, pack_event
 from ..config import Config
 from ..errors import MessageError, RepliesTooLarge, ScopeClosed
 from ..hooks import Hooks
@@ -65,21 +65,26 @@ class Outbox:
         instance = lane.instance
         if track is None or instance is None or track.holding.is_lost:
             raise ScopeClosed(f"scope {lane.scope_id!r} is not served here any more")
-        delivery = instance.unfinished[0] if instance.unfinished else None
+        unfinished = instance.unfinished
+        delivery = unfinished[0] if unfinished else None
         kind = message.get("type")
-        if type(kind) is str and kind in _OURS:
+        if type(kind) is not str:
+            kind = check_type(kind)
+        if kind in _OURS:
             return self._obey(track, instance, message)
         if "wherry" in message:
             delivery = _cause_of(instance, message)
             message = {key: value for key, value in message.items() if key != "wherry"}
-        packed = pack_message(message, self._message_bytes)
+        packed = pack_event(kind, message, self._message_bytes)
         if delivery is None:
             return self._emit(track, None, [packed])
         if delivery.is_streamed:
             delivery.replies = [*delivery.replies, packed]
             return self._emit_held(track, delivery)
-        replies, size = delivery.replies, delivery.replies_bytes + len(packed)
-        if len(replies) >= self._most or size > self._most_bytes:
+        replies, size = delivery.replies, len(packed)
+        if replies:
+            size += delivery.replies_bytes
+        if size > self._most_bytes or len(replies) >= self._most:
             raise RepliesTooLarge(
                 f"scope {lane.scope_id!r} holds {len(replies)} replies "
                 f"({delivery.replies_bytes} bytes) for entry {delivery.entry.id}, as many as it "
@@ -127,7 +132,7 @@ class Outbox:
                 entry.id,
                 track.scope_id,
                 replies,
-                entry.inbox,
+                entry.extras.inbox,
                 self._attempt_of(track, delivery),
                 delivery.emitted,
                 size,
@@ -148,7 +153,7 @@ def tell_of_long_holding(hooks: Hooks, delivery: Delivery, now_s: float) -> None
             scope=delivery.entry.scope_id,
             entry=delivery.entry.id,
             duration_s=round(now_s - delivery.held_at_s, 3),
-            **trace_of(delivery.entry.headers),
+            **trace_of(delivery.entry.extras.headers),
         )
 
 

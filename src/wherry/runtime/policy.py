@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..model import Message
 from .delivery import Delivery
 from .inbox import Item
 from .instance import Instance
@@ -79,9 +78,9 @@ class Untracked:
     def created(self, lane: Lane) -> None:
         """Nothing to do."""
 
-    def begin(self, lane: Lane, item: Item) -> bool:
-        """Always."""
-        return True
+    def begin(self, lane: Lane, item: Item) -> Any:
+        """At once."""
+        return item.entry.message if isinstance(item, Delivery) else item
 
     def idled(self, lane: Lane) -> None:
         """Nothing to do."""
@@ -97,10 +96,6 @@ class Untracked:
     async def prepare(self, lane: Lane) -> Instance:
         """With the scope as it was given."""
         return Instance(lane, lane.scope)
-
-    def open(self, lane: Lane, delivery: Delivery) -> Message:
-        """The message of the entry."""
-        return delivery.entry.message
 
     def finish(self, lane: Lane, delivery: Delivery) -> None:
         """Nothing to do."""

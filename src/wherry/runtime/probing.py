@@ -278,7 +278,7 @@ def _trace_of(suspect: Suspect) -> dict[str, str]:
     unfinished = lane.instance.unfinished if lane.instance is not None else []
     for item in (*unfinished, *lane.input_queue.items):
         if isinstance(item, Delivery) and item.entry.id == suspect.entry_id:
-            return trace_of(item.entry.headers)
+            return trace_of(item.entry.extras.headers)
     return {}
 
 

@@ -13,11 +13,12 @@ from ..broker.entries import read_entry, read_id
 from ..broker.streams import RawEntry
 from ..config import Config
 from ..hooks import Hooks
-from ..model import BadEntry, Entry, ScopeId
+from ..model import PLAIN, BadEntry, Entry, EntryId, ScopeId
 from .clock import Clock
 from .committer import Committer
 from .delivery import deliver, expiry_of, has_expired
 from .holding import Holding, Track
+from .lane import OPEN
 from .pasts import Fate, Pasts
 from .pool import Face
 from .window import Room
@@ -48,22 +49,47 @@ class Router:
         Returns:
             Whether all were taken; those that there is no room for are left, to be read again.
         """
-        ledger, partition = holding.ledger, holding.ledger.partition
-        held, tombstones = ledger.held, ledger.tombstones
-        most, limit_bytes = self._config.in_flight_per_partition, self._config.message_bytes
-        free = min(room.entries, most - ledger.in_flight)
-        for raw_id, flat in raw:
-            entry_id = read_id(raw_id)
-            if entry_id not in held and entry_id not in tombstones:
-                if free <= 0 or room.size_bytes <= 0:
-                    return False
-                entry = read_entry(partition, entry_id, flat, limit_bytes)
-                if self._take(holding, entry):
+        ledger, tracks, deferred = holding.ledger, holding.tracks, holding.deferred
+        partition, held, tombstones = ledger.partition, ledger.held, ledger.tombstones
+        limit_bytes, scope_waiting = self._config.message_bytes, self._config.scope_waiting
+        has_past = holding.attempts or holding.takeover
+        most = free = min(room.entries, self._config.in_flight_per_partition - ledger.in_flight)
+        free_bytes, cursor = room.size_bytes, ledger.cursor
+        taken: dict[EntryId, int] = {}
+        try:
+            for raw_id, flat in raw:
+                entry_id = read_id(raw_id)
+                if entry_id not in held and entry_id not in tombstones:
+                    if free <= 0 or free_bytes <= 0:
+                        return False
+                    entry = read_entry(partition, entry_id, flat, limit_bytes, tracks)
+                    track = tracks.get(entry.scope_id)
+                    if (
+                        track is not None
+                        and (lane := track.lane) is not None
+                        and lane.state is OPEN
+                        and len(lane.input_queue.items) < scope_waiting
+                        and track.refilling is None
+                        and not (deferred.count and deferred.has(track.scope_id))
+                        and not has_past
+                        and type(entry) is Entry
+                        and entry.extras is PLAIN
+                    ):
+                        # Nothing stands in its way: so it is with nearly all.
+                        taken[entry_id] = entry.size_bytes
+                        lane.input_queue.put_nowait(deliver(entry))
+                    elif not self._take(holding, entry):
+                        cursor = entry_id
+                        continue
                     free -= 1
-                    room.entries -= 1
-                    room.size_bytes -= entry.size_bytes
-            ledger.cursor = entry_id
-        return True
+                    free_bytes -= entry.size_bytes
+                cursor = entry_id
+            return True
+        finally:
+            ledger.hold_all(taken)
+            ledger.cursor = cursor
+            room.entries -= most - free
+            room.size_bytes = free_bytes
 
     def _take(self, holding: Holding, entry: Entry | BadEntry) -> bool:
         """Take an entry in hand; False if its scope has no room for it."""
@@ -72,7 +98,7 @@ class Router:
             ledger.hold(entry.id, entry.size_bytes)
             self._bury(holding, entry)
             return True
-        track = holding.tracks.get(entry.scope_id) or holding.track(entry.scope_id)
+        track = holding.track(entry.scope_id)
         lane = track.lane
         if (
             (lane is not None and len(lane.input_queue.items) >= self._config.scope_waiting)
@@ -82,10 +108,7 @@ class Router:
             holding.deferred.add(entry.scope_id, entry.id)
             return False
         ledger.hold(entry.id, entry.size_bytes)
-        is_plain = not (entry.expires_unix_ms or holding.attempts or holding.takeover)
-        if is_plain and lane is not None and lane.is_open:
-            lane.input_queue.put_nowait(deliver(entry))
-        elif not self.deliver(track, entry):
+        if not self.deliver(track, entry):
             ledger.forget(entry.id)
             holding.deferred.add(entry.scope_id, entry.id)
             return False
@@ -112,7 +135,7 @@ class Router:
         """
         holding = track.holding
         if (
-            entry.expires_unix_ms
+            entry.extras.expires_unix_ms
             and has_expired(entry, self._clock.redis_ms())
             and not self.pasts.is_held(holding, entry.id)
         ):

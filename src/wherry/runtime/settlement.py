@@ -179,7 +179,9 @@ class Settlement:
             items = lane.input_queue.drain()
             if lane.instance is not None:
                 items += lane.instance.abandon()
-            in_hand |= {one.entry.id: one.entry.inbox for one in items if isinstance(one, Delivery)}
+            in_hand |= {
+                one.entry.id: one.entry.extras.inbox for one in items if isinstance(one, Delivery)
+            }
             self._pool.end(lane)
         if holding.tracks.get(track.scope_id) is track:
             del holding.tracks[track.scope_id]

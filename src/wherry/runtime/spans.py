@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..tracing import Handling, describe_message, find_tracer
@@ -40,8 +41,8 @@ class Spans:
         about = describe_message(
             self._namespace, entry.scope_id, entry.partition, entry.id, delivery.attempt
         )
-        handling = Handling(self._tracer, about, entry.headers)
-        entry.headers = handling.headers
+        handling = Handling(self._tracer, about, entry.extras.headers)
+        entry.extras = replace(entry.extras, headers=handling.headers)
         meter = self._meter
         if meter is not None:
             meter.due -= 1

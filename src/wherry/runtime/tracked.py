@@ -11,20 +11,21 @@ import random
 from typing import Any, Protocol, cast
 
 from ..broker.attempts import pack_row
-from ..broker.commits import Commit, Fail, StateChange, size_of
+from ..broker.commits import Commit, Fail, size_of
 from ..broker.entries import read_body
-from ..broker.wire import pack, unpack
+from ..broker.wire import unpack
 from ..config import Config
-from ..errors import MessageError, StoreError
+from ..errors import StoreError
 from ..hooks import Hooks
-from ..model import AttemptsRow, Message, ScopeId
+from ..model import PLAIN, AttemptsRow, ScopeId
 from .burials import Burials
 from .clock import Clock
 from .committer import Committer
 from .delivery import Delivery, expiry_of, has_expired, reply_headers
+from .durable import change_of
 from .holding import Holdings, Track
 from .inbox import Item
-from .instance import Instance
+from .instance import NOTHING, Instance
 from .lane import Lane, Outlet
 from .outbox import HELD_WARNING_S, tell_of_long_holding
 from .overdue import fail_overdue
@@ -101,19 +102,40 @@ class Tracked:
                 track = lane.tracking = holding.track(ScopeId(lane.scope_id))
                 track.lane = lane
 
-    def begin(self, lane: Lane, item: Item) -> bool:
-        """Whether the item is for the lane's instance, and there is room for one more busy lane."""
+    def begin(self, lane: Lane, item: Item) -> Any:
+        """Start on an item if it is for the lane's instance and may be handled now."""
         if self.gate is not None and not self.gate.admits(lane, item):
-            return False
-        if type(item) is Delivery:
-            track: Track | None = lane.tracking
-            entry = item.entry
-            if track is None or track.holding.is_lost or entry.scope_keys != track.keys:
-                return False
-            if entry.expires_unix_ms and self._expire(lane, track):
-                head = lane.input_queue.peek()
-                return head is not None and self.begin(lane, head)
-        return lane.is_busy or self._turns.take(lane)
+            return NOTHING
+        if type(item) is not Delivery:
+            return item if lane.is_busy or self._turns.take(lane) else NOTHING
+        track: Track | None = lane.tracking
+        entry = item.entry
+        extras = entry.extras
+        if track is None or track.holding.is_lost or extras.scope_keys != track.keys:
+            return NOTHING
+        if extras.expires_unix_ms and self._expire(lane, track):
+            head = lane.input_queue.peek()
+            return NOTHING if head is None else self.begin(lane, head)
+        if not lane.is_busy and not self._turns.take(lane):
+            return NOTHING
+        if limit_s := self._config.handler_timeout_s:
+            item.timer = asyncio.get_running_loop().call_later(
+                limit_s, fail_overdue, lane, item, limit_s
+            )
+        watch = self.watch
+        if watch is not None:
+            watch.due -= 1
+            if not watch.due:
+                watch.opened(item)
+                extras = entry.extras
+        # Who was given it before may have changed it: a retry gets a fresh one.
+        message = entry.message if "wherry" not in entry.message else read_body(entry.body)
+        message["wherry"] = {
+            "id": entry.id,
+            "attempt": item.attempt,
+            "headers": extras.headers or NO_HEADERS,
+        }
+        return message
 
     def fits(self, lane: Lane, item: Item) -> bool:
         """Whether the lane's instance has the scope keys that the entry asks for."""
@@ -122,7 +144,9 @@ class Tracked:
         # A lane may outlive the tenure in which it was made, if user code has asked for it.
         track = cast("Track | None", lane.tracking)
         return (
-            track is not None and not track.holding.is_lost and item.entry.scope_keys == track.keys
+            track is not None
+            and not track.holding.is_lost
+            and item.entry.extras.scope_keys == track.keys
         )
 
     def rest(self, lane: Lane) -> bool:
@@ -151,7 +175,7 @@ class Tracked:
             await asyncio.sleep(pause_s)
         self._expire(lane, track)
         head = lane.input_queue.peek()
-        track.keys = head.entry.scope_keys if isinstance(head, Delivery) else b""
+        track.keys = head.entry.extras.scope_keys if isinstance(head, Delivery) else b""
         scope = lane.scope = self.scopes.make(lane.scope_id, track.keys)
         refusal = None
         if self._config.durable_state:
@@ -171,28 +195,6 @@ class Tracked:
         packed, _ = track.state
         return cast("dict[str, Any]", unpack(packed)) if packed else {}
 
-    def open(self, lane: Lane, delivery: Delivery) -> Message:
-        """The message of a delivery; a retry gets a fresh one, as the first may be changed."""
-        entry = delivery.entry
-        # Who was given it before may have changed it.
-        is_fresh = "wherry" not in entry.message
-        message = entry.message if is_fresh else read_body(entry.body)
-        if limit_s := self._config.handler_timeout_s:
-            delivery.timer = asyncio.get_running_loop().call_later(
-                limit_s, fail_overdue, lane, delivery, limit_s
-            )
-        watch = self.watch
-        if watch is not None:
-            watch.due -= 1
-            if not watch.due:
-                watch.opened(delivery)
-        message["wherry"] = {
-            "id": entry.id,
-            "attempt": delivery.attempt,
-            "headers": entry.headers or NO_HEADERS,
-        }
-        return message
-
     def finish(self, lane: Lane, delivery: Delivery) -> None:
         """Queue the commit of a delivery.
 
@@ -205,28 +207,30 @@ class Tracked:
             tell_of_long_holding(self._hooks, delivery, self._clock.now_s())
         if delivery.timer is not None:
             delivery.stop_timer()
-        size = delivery.replies_bytes
-        expected, packed = "", None
-        is_durable = self._config.durable_state
-        if is_durable:
-            expected, packed = self._change_of(lane, track)
-            if packed is not None:
-                size += len(packed)
-                track.state = packed, entry.id if packed else ""
-        is_plain = not (entry.mark or entry.inbox or entry.headers or delivery.emitted)
-        if len(replies) == 1 and is_plain and (packed or not is_durable):
-            self.committer.answer(track, entry.id, replies[0], expected, packed)
+        extras, state = entry.extras, None
+        if self._config.durable_state:
+            state = change_of(lane, track, self._config.state_bytes)
+            if state.packed is not None:
+                track.state = state.packed, entry.id if state.packed else ""
+        if (
+            len(replies) == 1
+            and (extras is PLAIN or not (extras.mark or extras.inbox or extras.headers))
+            and not delivery.emitted
+            and (state is None or state.packed)
+        ):
+            self.committer.answer(track, entry.id, replies[0], state)
             return
         headers = reply_headers(entry)
+        size = delivery.replies_bytes + len(headers) + len((state and state.packed) or b"")
         operation = Commit(
             entry.id,
             entry.scope_id,
             replies,
-            entry.inbox,
-            StateChange(expected, packed) if is_durable else None,
-            self.attempt_of(track, delivery) if entry.mark else "",
+            extras.inbox,
+            state,
+            self.attempt_of(track, delivery) if extras.mark else "",
             delivery.emitted,
-            size_of(replies, size) + len(headers),
+            size_of(replies, size),
             headers,
         )
         self.committer.put(track, operation)
@@ -236,32 +240,13 @@ class Tracked:
         has_any = False
         while (
             isinstance(head := lane.input_queue.peek(), Delivery)
-            and head.entry.expires_unix_ms
+            and head.entry.extras.expires_unix_ms
             and has_expired(head.entry, self._clock.redis_ms())
         ):
             lane.input_queue.take()
             self.committer.put(track, expiry_of(head.entry))
             has_any = True
         return has_any
-
-    def _change_of(self, lane: Lane, track: Track) -> tuple[str, bytes | None]:
-        """Version that the instance was built on, and what the state becomes, see `StateChange`."""
-        instance = lane.instance
-        durable: object = instance.scope.get("durable") if instance is not None else None
-        if durable is not None and not isinstance(durable, dict):
-            raise MessageError(
-                f"scope['durable'] of {lane.scope_id!r} is no dict; change the dict, "
-                "or put another dict in its place"
-            )
-        state = cast("dict[str, Any] | None", durable)
-        packed = pack(state, "durable state of scope", lane.scope_id) if state else b""
-        if len(packed) > self._config.state_bytes:
-            raise MessageError(
-                f"durable state of scope {lane.scope_id!r} has {len(packed)} bytes, more than "
-                f"{self._config.state_bytes}; keep less, or raise state_bytes"
-            )
-        before, version = track.state or (b"", "")
-        return version, None if packed == before else packed
 
     def attempt_of(self, track: Track, delivery: Delivery) -> str:
         """``<epoch>.<run>`` of a delivery: no two runs of an entry share it."""
