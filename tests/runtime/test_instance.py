@@ -257,7 +257,7 @@ async def test_a_held_instance_gets_nothing_and_does_not_rest():
     rests = lane.rests
     with lane.instance.held():
         assert lane.stirs == 1
-        assert not lane.instance.is_waiting
+        assert not lane.instance.is_waiting()
         with lane.instance.held():
             lane.put(1)
             await turns()
@@ -278,7 +278,7 @@ async def test_an_instance_rests_again_when_it_is_no_longer_held():
     with lane.instance.held():
         await turns()
     await turns()
-    assert lane.instance.is_waiting
+    assert lane.instance.is_waiting()
     assert lane.rests == rests + 1
     task.cancel()
     await asyncio.wait([task])

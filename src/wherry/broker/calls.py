@@ -24,6 +24,7 @@ from .commits import (
     StateChange,
     Step,
     count_of,
+    weight_of,
 )
 from .link import Argument, Command
 from .mapping import map_answer
@@ -98,8 +99,7 @@ def split_point(steps: Iterable[Step]) -> tuple[int, int, int]:
     """How many of the first steps fit into one call, at least one; their operations and bytes."""
     fitting = count = size = 0
     for step in steps:
-        more = step.count if type(step) is Answers else 1
-        step_bytes = step.size_bytes
+        more, step_bytes = weight_of(step)
         if fitting and (count + more > MAX_OPERATIONS or size + step_bytes > MAX_BYTES):
             break
         count += more
@@ -178,9 +178,9 @@ class _Encoder:
             if step.has_states:
                 out, state = self._out(scope), self._state(scope)
                 letter = "s" if is_aging else "S"
-                arguments += (letter, out, state, step.expected, step.count)
+                arguments += (letter, out, state, step.expected, step.count())
             else:
-                arguments += ("a" if is_aging else "A", self._out(scope), step.count)
+                arguments += ("a" if is_aging else "A", self._out(scope), step.count())
             arguments += step.arguments
 
     def _encode(self, operation: Further) -> list[Argument]:

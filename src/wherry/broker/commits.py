@@ -78,17 +78,10 @@ class Answers:
     arguments: list[str | bytes] = field(default_factory=lambda: [])
     headers: ClassVar[bytes] = b""
 
-    @property
     def count(self) -> int:
         """How many there are."""
         return len(self.arguments) // (3 if self.has_states else 2)
 
-    @property
-    def size_bytes(self) -> int:
-        """What they count for in a call."""
-        return ANSWER_BYTES * self.count + sum(map(len, self.arguments))
-
-    @property
     def entry_ids(self) -> list[EntryId]:
         """The entries that they finish."""
         return cast("list[EntryId]", self.arguments[:: 3 if self.has_states else 2])
@@ -101,7 +94,7 @@ class Answers:
 
     def each(self) -> list[Answer]:
         """One by one."""
-        ids, replies = self.entry_ids, cast("list[bytes]", self.arguments)
+        ids, replies = self.entry_ids(), cast("list[bytes]", self.arguments)
         if not self.has_states:
             return [
                 Answer(entry_id, self.scope_id, reply)
@@ -228,7 +221,15 @@ def each_of(step: Step) -> Sequence[Operation]:
 
 def count_of(steps: Iterable[Step]) -> int:
     """How many operations there are in steps."""
-    return sum([step.count if type(step) is Answers else 1 for step in steps])
+    return sum([step.count() if type(step) is Answers else 1 for step in steps])
+
+
+def weight_of(step: Step) -> tuple[int, int]:
+    """How many operations a step is, and what they count for in a call, in bytes."""
+    if type(step) is not Answers:
+        return 1, cast("Further", step).size_bytes
+    count = step.count()
+    return count, ANSWER_BYTES * count + sum(map(len, step.arguments))
 
 
 def size_of(replies: Sequence[bytes], replies_bytes: int) -> int:

@@ -31,10 +31,10 @@ from .version import installed_version
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
-# Instances leave no cycles behind: frequent collections only walk over those that live.
-_COLLECT_AT = (20_000, 20, 20)
-_PYTHONS_GC_THRESHOLD = 700
-_GC_THRESHOLD = 50_000
+_COLLECT_AT = (50_000, 20, 20)
+"""Instances leave no cycles behind, and messages on their way are thousands of young objects that
+nobody's cycle holds: with Python's own threshold they are gone through again and again, a tenth of
+the time that a message takes. An application that sets one of its own keeps it."""
 _ORPHAN_MARGIN_S = 10.0
 """Beyond the drain deadline, for a worker whose supervisor is gone."""
 
@@ -89,7 +89,8 @@ def serve(settings: Settings, *, on_terminal: bool, parent: Parent | None = None
             worker = Worker(application, store, settings.config, hooks=hooks)
             facts = {"worker": worker.worker_id}
             announce(settings, store, hooks, facts, on_terminal=on_terminal and parent is None)
-            tune_garbage_collection()
+            gc.collect()
+            gc.freeze()  # what was loaded at the start stays, and need not be looked at
             listening = monitored(worker, store, settings, hooks, parent)
             with listening as vitals, asyncio.Runner(loop_factory=loop_factory) as runner:
                 runner.run(_run(worker, process, vitals))
@@ -137,19 +138,6 @@ def choose_loop(name: str) -> LoopFactory | None:
     import uvloop
 
     return uvloop.new_event_loop
-
-
-def tune_garbage_collection() -> None:
-    """Let the collector look more seldom, and not at what was loaded at the start.
-
-    Messages on their way are thousands of young objects that nobody's cycle holds: with Python's
-    own threshold they are gone through again and again, a tenth of the time that a message takes.
-    An application that has set a threshold of its own keeps it.
-    """
-    if gc.get_threshold()[0] == _PYTHONS_GC_THRESHOLD:
-        gc.set_threshold(_GC_THRESHOLD, *gc.get_threshold()[1:])
-    gc.collect()
-    gc.freeze()
 
 
 def warn_unknown(variables: tuple[UnknownVariable, ...], hooks: Hooks) -> None:

@@ -147,7 +147,7 @@ class Committer:
             return None
         queue = self._queues.get(holding) or self._make_queue(holding)
         queue.waiting.append((step, track))
-        if queue.is_quiet:
+        if queue.way is None and queue.flight is None:
             self._make_ready(queue)
         return queue
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ..broker.commits import Bury
 from ..broker.wire import pack
-from ..model import Entry
+from ..model import PLAIN, Entry
 from ..tracing import carried
 
 
@@ -78,7 +78,7 @@ def deliver(entry: Entry) -> Delivery:
     delivery.attempt = 1
     delivery.replies = ()
     delivery.replies_bytes = delivery.emitted = delivery.run = 0
-    delivery.is_streamed = entry.extras.mark == 2
+    delivery.is_streamed = entry.extras is not PLAIN and entry.extras.mark == 2
     delivery.timer = None
     return delivery
 

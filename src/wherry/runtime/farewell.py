@@ -30,7 +30,7 @@ class Farewell:
         instance = lane.instance
         if not self._type or instance is None or instance.farewell is not None:
             return False
-        if not instance.is_waiting or instance.unfinished:
+        if not instance.is_waiting() or instance.unfinished:
             return False
         instance.farewell = {"type": self._type}
         instance.wake()

@@ -113,7 +113,6 @@ class Instance:
         self.is_closed = False
         self.acks = acks
 
-    @property
     def is_waiting(self) -> bool:
         """Whether the application sits in ``receive()``, with nothing else to do."""
         return bool(self.waiters) and not self._holds
@@ -213,7 +212,7 @@ class Instance:
                     raise
                 self.unfinished = [*self.unfinished[:index], *self.unfinished[index + 1 :]]
                 self.wake()
-                if self.is_waiting:
+                if self.is_waiting():
                     self._post.rest(self)
                 return True
         return False

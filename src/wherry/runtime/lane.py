@@ -295,14 +295,13 @@ class Lane(Record):
 
     def finish_all(self, instance: Instance) -> None:
         """See `wherry.runtime.instance.Post`."""
-        finish = self._host.policy.finish
-        unfinished = instance.unfinished
+        policy, unfinished = self._host.policy, instance.unfinished
         while len(unfinished) > 1:
             # What cannot be finished stays: its attempt fails.
-            finish(self, unfinished[0])
+            policy.finish(self, unfinished[0])
             unfinished = instance.unfinished = unfinished[1:]
         if unfinished:
-            finish(self, unfinished[0])
+            policy.finish(self, unfinished[0])
             instance.unfinished = ()
 
     def finish(self, instance: Instance, delivery: Delivery) -> None:

@@ -85,7 +85,7 @@ class Pause:
                 suspect.turn.set()
                 suspect.turn.clear()
         for lane in list(self._pool.lanes.values()):
-            if lane.input_queue and lane.instance is not None and lane.instance.is_waiting:
+            if lane.input_queue and lane.instance is not None and lane.instance.is_waiting():
                 lane.wake()
         self._holdings.changed.set()
 

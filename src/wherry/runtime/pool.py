@@ -21,7 +21,7 @@ from .failures import Failures
 from .farewell import Farewell
 from .idle import Idle
 from .instance import Instance
-from .lane import Lane
+from .lane import OPEN, Lane
 from .leaving import Leaving
 from .leftovers import Leftovers
 from .life import LaneState
@@ -72,7 +72,7 @@ class Pool:
     @property
     def is_full(self) -> bool:
         """Whether lanes wait for room."""
-        return self._room.is_wanted or len(self.lanes) > self._most()
+        return bool(self._room.waiting) or len(self.lanes) > self._most()
 
     @property
     def leaving(self) -> list[Lane]:
@@ -235,7 +235,7 @@ class Pool:
         self._room.call_soon(self._make_room)
 
     def _make_room(self) -> None:
-        while self._room.is_wanted:
+        while self._room.waiting:
             if not self._room.let_in() and (len(self.lanes) <= self._most() or not self._evict()):
                 return
 
@@ -277,7 +277,7 @@ class Pool:
     def rest(self, lane: Lane) -> None:
         """See `wherry.runtime.lane.Host`."""
         may_end = self.policy.rest(lane)
-        if not lane.is_open:
+        if lane.state is not OPEN:
             if lane.state is LaneState.ENDING:
                 self._cancel(lane)
         elif lane.input_queue.items:
@@ -287,7 +287,7 @@ class Pool:
             self._touch(lane)
             self._idle.add(lane)
             lane.input_queue.shrink()
-            if self._room.is_wanted:
+            if self._room.waiting:
                 self._make_room()
 
     def _touch(self, lane: Lane) -> None:

@@ -219,7 +219,7 @@ class Probing:
 
     def _wake_all(self) -> None:
         for lane in list(self._pool.lanes.values()):
-            if lane.input_queue and lane.instance is not None and lane.instance.is_waiting:
+            if lane.input_queue and lane.instance is not None and lane.instance.is_waiting():
                 lane.wake()
 
     async def _until(self, condition: Callable[[], bool], limit_s: float | None = None) -> bool:
@@ -296,6 +296,6 @@ def _runs(lane: Lane) -> bool:
         instance is not None
         and not instance.is_closed
         and not instance.has_received
-        and not instance.is_waiting
+        and not instance.is_waiting()
     )
     return lane.is_busy or is_starting

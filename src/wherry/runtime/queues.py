@@ -92,11 +92,6 @@ class Queue:
         """Whether all is acknowledged."""
         return not self.waiting and self.flight is None
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nothing is under way, nor about to be sent."""
-        return self.way is None and self.flight is None
-
     def load(self) -> Flight | None:
         """What is under way, or what fits into one call of what waits; None if nothing does."""
         if self.flight is not None or not self.waiting:
@@ -109,7 +104,9 @@ class Queue:
         else:
             sent = [waiting.popleft() for _ in range(fitting)]
         self.growing.clear()
-        self.waiting_bytes -= sum([one.size_bytes for one, _ in sent if type(one) is not Answers])
+        self.waiting_bytes -= sum(
+            [one.size_bytes for one, _ in sent if not isinstance(one, Answers)]
+        )
         self.flight = Flight(sent, count, size)
         return self.flight
 

@@ -9,24 +9,23 @@ from .lane import Lane
 
 
 class Room:
-    """At most so many lanes run; the others wait, first come first served."""
+    """At most so many lanes run; the others wait, first come first served.
 
-    __slots__ = ("_most", "_running", "_waiting")
+    Attributes:
+        waiting: lanes that wait, in the order in which they came; changed here only.
+    """
+
+    __slots__ = ("_most", "_running", "waiting")
 
     def __init__(self, most: Callable[[], int]) -> None:
         """Ask ``most`` each time how many may run: it may change."""
         self._most = most
         self._running: set[Lane] = set()
-        self._waiting: dict[Lane, asyncio.Future[None]] = {}
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether a lane waits."""
-        return bool(self._waiting)
+        self.waiting: dict[Lane, asyncio.Future[None]] = {}
 
     def enter(self, lane: Lane) -> bool:
         """Let a lane run, if there is room and nobody was here before."""
-        if self._waiting or len(self._running) >= self._most():
+        if self.waiting or len(self._running) >= self._most():
             return False
         self._running.add(lane)
         return True
@@ -34,16 +33,16 @@ class Room:
     def wait(self, lane: Lane) -> asyncio.Future[None]:
         """Let a lane wait; the future is done when it may run."""
         room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[lane] = room
+        self.waiting[lane] = room
         return room
 
     def let_in(self) -> bool:
         """Let the next lane run; False if there is no room."""
         if len(self._running) >= self._most():
             return False
-        lane = next(iter(self._waiting))
+        lane = next(iter(self.waiting))
         self._running.add(lane)
-        room = self._waiting.pop(lane)
+        room = self.waiting.pop(lane)
         if not room.done():
             room.set_result(None)
         return True
@@ -51,9 +50,9 @@ class Room:
     def leave(self, lane: Lane) -> None:
         """A lane does not run, and does not wait, any more."""
         self._running.discard(lane)
-        self._waiting.pop(lane, None)
+        self.waiting.pop(lane, None)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call back in the loop of whoever waits; from any thread."""
-        for room in list(self._waiting.values())[:1]:
+        for room in list(self.waiting.values())[:1]:
             room.get_loop().call_soon_threadsafe(callback)

@@ -63,7 +63,7 @@ class Settlement:
         answered = 0
         for step, track in sent:
             if isinstance(step, Answers):
-                entry_ids = step.entry_ids
+                entry_ids = step.entry_ids()
                 finished += entry_ids
                 answered += len(entry_ids)
                 track.outstanding -= len(entry_ids)
@@ -204,7 +204,7 @@ class Settlement:
             return
         if lane is None:
             track.holding.drop_if_unused(track)
-        elif not lane.is_busy and lane.instance is not None and lane.instance.is_waiting:
+        elif not lane.is_busy and lane.instance is not None and lane.instance.is_waiting():
             self._pool.rest(lane)
 
     def lose(self, holding: Holding, reason: str) -> None:

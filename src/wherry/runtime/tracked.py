@@ -111,11 +111,14 @@ class Tracked:
         track: Track | None = lane.tracking
         entry = item.entry
         extras = entry.extras
-        if track is None or track.holding.is_lost or extras.scope_keys != track.keys:
+        if track is None or track.holding.is_lost:
             return NOTHING
-        if extras.expires_unix_ms and self._expire(lane, track):
-            head = lane.input_queue.peek()
-            return NOTHING if head is None else self.begin(lane, head)
+        if extras is not PLAIN or track.keys:
+            if extras.scope_keys != track.keys:
+                return NOTHING
+            if extras.expires_unix_ms and self._expire(lane, track):
+                head = lane.input_queue.peek()
+                return NOTHING if head is None else self.begin(lane, head)
         if not lane.is_busy and not self._turns.take(lane):
             return NOTHING
         if limit_s := self._config.handler_timeout_s:
