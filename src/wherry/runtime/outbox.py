@@ -81,10 +81,8 @@ class Outbox:
         if delivery.is_streamed:
             delivery.replies = [*delivery.replies, packed]
             return self._emit_held(track, delivery)
-        replies, size = delivery.replies, len(packed)
-        if replies:
-            size += delivery.replies_bytes
-        if size > self._most_bytes or len(replies) >= self._most:
+        replies, size = delivery.replies, delivery.replies_bytes + len(packed)
+        if size > self._most_bytes or (replies and len(replies) >= self._most):
             raise RepliesTooLarge(
                 f"scope {lane.scope_id!r} holds {len(replies)} replies "
                 f"({delivery.replies_bytes} bytes) for entry {delivery.entry.id}, as many as it "

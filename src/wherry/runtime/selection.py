@@ -85,7 +85,9 @@ class Selection:
         readable = self.window.with_space()
         if not readable:
             return None
-        count = max(1, min(MAX_COUNT, in_flight // len(readable), free))
+        # Of what nobody knows there may be any number: a window that one read has filled would be
+        # handled to its end before the first of it is committed.
+        count = max(1, min(MAX_COUNT, min(BATCH, in_flight) // len(readable), free))
         backlogged: list[Holding] = []
         quiet = [*readable]
         if self._backlogged:
