@@ -16,7 +16,7 @@ from .holding import Holding, Holdings
 from .window import Room, Window
 
 MAX_COUNT = 256
-BATCH = 1_024
+BATCH = 512
 """Entries that one read is to bring at most, as far as can be foreseen.
 
 A few such reads fill the window: while the answers to one are committed the next is worked on and
