@@ -55,7 +55,7 @@ class Lane:
         item = self.queue.popleft()
         if self.queue:
             instance.wake()
-        instance.unfinished = [*instance.unfinished, item]
+        instance.unfinished += (item,)
         return item.entry.message
 
     def rest(self, instance: Instance) -> None:
@@ -67,7 +67,7 @@ class Lane:
     def finish_all(self, instance: Instance) -> None:
         while instance.unfinished:
             self.finish(instance, instance.unfinished[0])
-            del instance.unfinished[0]
+            instance.unfinished = instance.unfinished[1:]
 
     def finish(self, instance: Instance, delivery: Delivery) -> None:
         self.finished.append(delivery.entry.message["number"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 
 from ..model import ORIGIN, EntryId, Partition, Token, id_key
 
@@ -73,10 +74,8 @@ class Ledger:
             reads_sent: reads sent so far.
             reads_answered: reads answered so far, at most ``reads_sent``.
         """
-        held = self.held
-        for entry_id in entry_ids:
-            self.in_flight_bytes -= held.pop(entry_id, 0)
-        self.in_flight = len(held)
+        self.in_flight_bytes -= sum(map(self.held.pop, entry_ids, repeat(0)))
+        self.in_flight = len(self.held)
         if reads_sent > reads_answered and entry_ids:
             self.tombstones.update(entry_ids)
             self._buried.append((reads_sent, entry_ids))

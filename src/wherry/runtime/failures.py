@@ -89,5 +89,5 @@ class Failures:
 def _trace_of(details: Any) -> str:
     """The trace of the message that a lane's instance is at, "" if it is at none, or in none."""
     instance = details.instance if isinstance(details, Lane) else None
-    unfinished = instance.unfinished if instance is not None else []
+    unfinished = instance.unfinished if instance is not None else ()
     return trace_id_of(unfinished[0].entry.extras.headers) if unfinished else ""

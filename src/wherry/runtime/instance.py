@@ -71,8 +71,7 @@ class Instance:
     Attributes:
         scope: what the application was called with.
         waiters: one for each ``receive()`` that waits, oldest call first.
-        unfinished: deliveries handed out and not finished, oldest first; a list is made when
-            there is one.
+        unfinished: deliveries handed out and not finished, oldest first.
         has_received: whether anything was handed out.
         is_closed: the call has ended, or is to end; ``send()`` raises.
         acks: finish by ``message.ack`` only.
@@ -108,7 +107,7 @@ class Instance:
         self._holds = 0
         self._in_hand = 0  # messages handed out for which receive() was not called again
         self.scope = scope
-        self.unfinished: list[Delivery] | tuple[()] = ()
+        self.unfinished: tuple[Delivery, ...] = ()
         self.has_received = False
         self.is_closed = False
         self.acks = acks
@@ -210,7 +209,7 @@ class Instance:
                 except WherryError as error:
                     self._fail(error)
                     raise
-                self.unfinished = [*self.unfinished[:index], *self.unfinished[index + 1 :]]
+                self.unfinished = self.unfinished[:index] + self.unfinished[index + 1 :]
                 self.wake()
                 if self.is_waiting():
                     self._post.rest(self)

@@ -273,18 +273,13 @@ class Lane(Record):
         item = inbox.items.popleft()
         if instance.waiters and inbox.items:
             instance.wake()
-        if type(item) is not Delivery:
-            return message
-        if instance.unfinished:
-            instance.unfinished.append(item)
-        else:
-            instance.unfinished = [item]
+        if type(item) is Delivery:
+            instance.unfinished += (item,)
         return message
 
     def rest(self, instance: Instance) -> None:
         """See `wherry.runtime.instance.Post`."""
         if not instance.unfinished:
-            instance.unfinished = ()
             if self.is_busy:
                 self._idle()
             self._host.rest(self)

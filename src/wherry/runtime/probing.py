@@ -275,7 +275,7 @@ def _trace_of(suspect: Suspect) -> dict[str, str]:
     lane = suspect.lane
     if lane is None:
         return {}
-    unfinished = lane.instance.unfinished if lane.instance is not None else []
+    unfinished = lane.instance.unfinished if lane.instance is not None else ()
     for item in (*unfinished, *lane.input_queue.items):
         if isinstance(item, Delivery) and item.entry.id == suspect.entry_id:
             return trace_of(item.entry.extras.headers)

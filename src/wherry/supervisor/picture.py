@@ -74,7 +74,7 @@ def _instances(lanes: Iterable[Lane]) -> list[str]:
         if not lane.is_busy and not waiting:
             idle[f"{lane.state.value}, idle  {place}"] += 1
         elif len(lines) < LINES:
-            unfinished = lane.instance.unfinished if lane.instance is not None else []
+            unfinished = lane.instance.unfinished if lane.instance is not None else ()
             entries = " ".join(one.entry.id for one in unfinished[:3])
             what = "busy" if lane.is_busy else "waits for its turn"
             lines.append(
