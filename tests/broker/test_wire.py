@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import msgpack
@@ -24,7 +25,16 @@ from wherry.broker.wire import (
     unpack,
 )
 from wherry.errors import MessageError
-from wherry.model import BadEntry, Entry, EntryId, Outgoing, Partition, ScopeId, partition_of
+from wherry.model import (
+    PLAIN,
+    BadEntry,
+    Entry,
+    EntryId,
+    Outgoing,
+    Partition,
+    ScopeId,
+    partition_of,
+)
 
 LIMIT = 1000
 ZERO = Partition(0)
@@ -129,6 +139,26 @@ def test_message_of_json(value: Any):
     entry = read("s", "a", "j", json.dumps({"type": "t", "x": value}))
     assert isinstance(entry, Entry)
     assert entry.message == {"type": "t", "x": value}
+
+
+def test_scope_ids_that_are_known_are_not_checked_again_but_none_is_none():
+    flat = [b"s", b"~odd", b"m", msgpack.packb({"type": "t"})]
+    assert isinstance(read_entry(ZERO, EntryId("5-1"), flat, LIMIT), BadEntry)
+    known = {ScopeId("~odd"), ScopeId("")}
+    entry = read_entry(ZERO, EntryId("5-1"), flat, LIMIT, known)
+    assert isinstance(entry, Entry)
+    assert entry.scope_id == "~odd"
+    flat[1] = b""  # what cannot be read is counted there, too
+    assert isinstance(read_entry(ZERO, EntryId("5-1"), flat, LIMIT, known), BadEntry)
+
+
+def test_entry_of_a_scope_and_a_message_has_no_extras_of_its_own():
+    body = msgpack.packb({"type": "t"})
+    plain, marked = read("s", "a", "m", body), read("s", "a", "m", body, "w", "1")
+    assert isinstance(plain, Entry)
+    assert isinstance(marked, Entry)
+    assert plain.extras is PLAIN
+    assert marked.extras == replace(PLAIN, mark=1)
 
 
 def test_msgpack_wins_over_json():

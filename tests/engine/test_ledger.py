@@ -33,6 +33,20 @@ def test_entry_is_not_held_twice():
     book.hold(ONE, 1)
     with pytest.raises(AssertionError):
         book.hold(ONE, 1)
+    with pytest.raises(AssertionError):
+        book.hold_all({ONE: 1, TWO: 1})
+
+
+def test_a_batch_is_taken_in_hand_at_once():
+    book = ledger()
+    book.hold(ONE, 10)
+    book.hold_all({TWO: 5, EntryId("3-0"): 7})
+    book.hold_all({})
+    assert (book.in_flight, book.in_flight_bytes) == (3, 22)
+    book.finish([TWO, EntryId("3-0")], 0, 0)
+    assert (book.in_flight, book.in_flight_bytes) == (1, 10)
+    book.finish([TWO], 0, 0)
+    assert (book.in_flight, book.in_flight_bytes) == (1, 10)
 
 
 def test_tombstone_stays_while_a_read_sent_before_is_unanswered():

@@ -51,7 +51,7 @@ class Call:
     def __init__(self, command: Command) -> None:
         keys = int(command[2])
         self.partition = int(str(command[3]).split(":")[1].rstrip("}"))
-        arguments = command[3 + keys :]
+        arguments = self.arguments = command[3 + keys :]
         self.parts = int(arguments[0])
         self.token, self.flags = arguments[5], str(arguments[6])
         self.is_resent = "r" in self.flags

@@ -1,0 +1,69 @@
+"""What the next read asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.runtime.test_reader import holding
+from wherry import Config
+from wherry.model import EntryId, ScopeId
+from wherry.runtime.holding import Holdings
+from wherry.runtime.selection import BATCH, MAX_COUNT, Selection
+from wherry.runtime.window import Room
+
+
+def selection(partitions: int, **config: Any) -> tuple[Selection, Holdings]:
+    """One that has met an entry of 200 bytes: before that each may be the largest."""
+    holdings = Holdings()
+    for number in range(partitions):
+        holdings.add(holding(number))
+    bounds = Config(**config)
+    chooser = Selection(bounds, holdings)
+    chooser.note([], [], Room(bounds.in_flight - 1, bounds.in_flight_bytes - 200))
+    return chooser, holdings
+
+
+@pytest.mark.parametrize("partitions", [1, 4, 64, 256])
+def test_read_of_partitions_nobody_knows_brings_a_batch_at_most_and_not_the_window(partitions: int):
+    chooser, _ = selection(partitions)
+    choice = chooser.choose(0, is_settling=False)
+    assert choice is not None
+    assert len(choice.rewinds) == partitions
+    assert choice.count == min(MAX_COUNT, BATCH // partitions)
+    assert choice.count * partitions <= BATCH < Config().in_flight
+
+
+def test_small_window_is_shared_out():
+    chooser, _ = selection(8, in_flight=20, in_flight_per_partition=20)
+    choice = chooser.choose(0, is_settling=False)
+    assert choice is not None
+    assert choice.count == 2
+
+
+def test_partitions_with_a_backlog_are_read_a_few_at_a_time_and_quiet_ones_always():
+    chooser, holdings = selection(64)
+    backlogged = holdings.all()[:32]
+    for one in backlogged:
+        for scope in range(16):
+            one.track(ScopeId(f"s{scope}"))
+    chooser.note(holdings.all(), backlogged, Room(4_095, 2**26 - 200))
+    choice = chooser.choose(0, is_settling=False)
+    assert choice is not None
+    assert choice.is_partial
+    chosen = [one for one in choice.rewinds if one in backlogged]
+    assert chosen == backlogged[: len(chosen)], "the least recently read first"
+    assert (choice.count, len(chosen)) == (256, BATCH // 256)
+    assert set(holdings.all()) - set(backlogged) <= set(choice.rewinds)
+
+
+def test_while_commits_are_answered_a_read_waits_for_room_for_a_batch():
+    chooser, holdings = selection(4)
+    ledger = holdings.all()[0].ledger
+    for number in range(1, Config().in_flight - BATCH + 2):
+        ledger.hold(EntryId(f"{number}-0"), 1)
+    assert chooser.choose(0, is_settling=True) is None
+    assert chooser.choose(0, is_settling=False) is not None
+    ledger.forget(EntryId("1-0"))
+    assert chooser.choose(0, is_settling=True) is not None
