@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.e2e.rig import until
 from tests.runtime.test_committer import Call, Desk, desk, hold, put
-from wherry.broker.calls import MAX_OPERATIONS
+from wherry.broker.calls import MAX_BYTES, MAX_OPERATIONS
 from wherry.broker.commits import MOST_ARGUMENTS, Answer, Answers, Commit, Outcome, StateChange
 from wherry.model import EntryId, ScopeId
 from wherry.runtime.holding import Holding, Track
@@ -138,6 +138,22 @@ async def test_answers_of_one_scope_are_bounded_and_calls_too():
         assert heads(call) == [("a", most), ("a", 1)]
         answer.set_result([most + 1])
         await until(lambda: len(it.told) == 2)
+
+
+async def test_large_answers_do_not_make_a_call_too_large():
+    async with desk() as it:
+        holding = hold()
+        track, half = holding.track(ScopeId("s")), bytes(MAX_BYTES // 2)
+        for number in range(3):
+            it.committer.answer(track, EntryId(f"id-{number}"), half)
+        state = StateChange("id-2", half)
+        it.committer.answer(track, EntryId("id-3"), b"", state)
+        it.committer.answer(track, EntryId("id-4"), b"", StateChange("id-3", b"small"))
+        for expected in (["id-0"], ["id-1"], ["id-2"], ["id-2", "id-3", "id-3", "id-4"]):
+            (call,), answer = await it.link.next()
+            assert call.ids == expected
+            answer.set_result([len(expected) // 2 or 1])
+        await until(lambda: len(it.told) == 4)
 
 
 async def test_answers_of_a_lost_partition_go_nowhere():

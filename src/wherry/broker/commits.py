@@ -21,6 +21,8 @@ So `MAX_BYTES` bounds the number of replies of a call, too: about 2,000, however
 ANSWER_BYTES = OPERATION_BYTES + REPLY_BYTES
 MOST_ARGUMENTS = 64
 """So many arguments of answers are kept together: a call takes all of them or none."""
+LARGE_BYTES = 8_192
+"""An answer that is larger is the last of those: together they are far below `MAX_BYTES`."""
 
 
 class Outcome(Enum):

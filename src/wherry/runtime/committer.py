@@ -24,6 +24,7 @@ from ..broker.calls import (
     read_answers,
 )
 from ..broker.commits import (
+    LARGE_BYTES,
     MOST_ARGUMENTS,
     Answers,
     Emit,
@@ -128,8 +129,13 @@ class Committer:
                 return
             queue.growing[track] = run
         run.arguments += (entry_id, reply)
+        size = len(reply)
         if state is not None:
-            run.arguments.append(state.packed or b"")
+            packed = state.packed or b""
+            run.arguments.append(packed)
+            size += len(packed)
+        if size > LARGE_BYTES and queue is not None:
+            queue.growing.pop(track, None)
         track.outstanding += 1
 
     def put(self, track: Track, operation: Further) -> None:
