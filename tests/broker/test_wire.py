@@ -142,14 +142,17 @@ def test_message_of_json(value: Any):
 
 
 def test_scope_ids_that_are_known_are_not_checked_again_but_none_is_none():
-    flat = [b"s", b"~odd", b"m", msgpack.packb({"type": "t"})]
-    assert isinstance(read_entry(ZERO, EntryId("5-1"), flat, LIMIT), BadEntry)
-    known = {ScopeId("~odd"), ScopeId("")}
-    entry = read_entry(ZERO, EntryId("5-1"), flat, LIMIT, known)
-    assert isinstance(entry, Entry)
-    assert entry.scope_id == "~odd"
-    flat[1] = b""  # what cannot be read is counted there, too
-    assert isinstance(read_entry(ZERO, EntryId("5-1"), flat, LIMIT, known), BadEntry)
+    def read_with(known: set[ScopeId], scope: bytes) -> Entry | BadEntry:
+        flat = [b"s", scope, b"m", msgpack.packb({"type": "t"})]
+        return read_entry(ZERO, EntryId("5-1"), flat, LIMIT, known)
+
+    long = "x" * 600
+    assert isinstance(read_with(set(), long.encode()), BadEntry)
+    assert isinstance(read_with({ScopeId(long)}, long.encode()), Entry)
+    # What cannot be read is counted there, and what user code has made an instance for.
+    known = {ScopeId(""), ScopeId("~inbox")}
+    assert isinstance(read_with(known, b""), BadEntry)
+    assert isinstance(read_with(known, b"~inbox"), BadEntry)
 
 
 def test_entry_of_a_scope_and_a_message_has_no_extras_of_its_own():
@@ -159,6 +162,9 @@ def test_entry_of_a_scope_and_a_message_has_no_extras_of_its_own():
     assert isinstance(marked, Entry)
     assert plain.extras is PLAIN
     assert marked.extras == replace(PLAIN, mark=1)
+    of_json = read("s", "a", "j", '{"type": "t"}')
+    assert isinstance(of_json, Entry)
+    assert of_json.extras is PLAIN
 
 
 def test_msgpack_wins_over_json():

@@ -13,6 +13,7 @@ from tests.e2e.flaky import FlakyStore
 from tests.e2e.rig import Notes, echo, rig, until, working
 from tests.e2e.test_durable import DURABLE, running_totals, totals
 from wherry import Worker
+from wherry.runtime.delivery import Delivery
 
 
 async def test_hot_scope_is_deferred_in_order_beside_others(redis_url: str):
@@ -185,6 +186,38 @@ async def test_concurrency_bounds_busy_instances(redis_url: str):
         assert most == 3
         for scope in range(40):
             assert await seen.numbers(f"s{scope}") == list(range(scope, 400, 40))
+
+
+class BreakingWatch:
+    """Raises at each of the first few messages, as a tracer may."""
+
+    due = 1
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def opened(self, delivery: Delivery) -> None:
+        self.due = 1
+        if self.left:
+            self.left -= 1
+            raise ZeroDivisionError
+
+    def failed(self, delivery: Delivery, error: BaseException) -> None:
+        pass
+
+
+async def test_error_of_a_tracer_takes_nobodys_place(redis_url: str):
+    async with (
+        rig(redis_url) as seen,
+        working(echo, redis_url, concurrency=2, retry_backoff_s=0.01) as worker,
+    ):
+        worker._tracked.watch = BreakingWatch(6)
+        await seen.send_many([(f"s{n % 4}", n) for n in range(40)])
+        await seen.drained()
+        for scope in range(4):
+            assert await seen.numbers(f"s{scope}") == list(range(scope, 40, 4))
+        assert worker._holdings.tallies.retried == 6
+        assert worker._tracked.busy == 0
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,22 @@ async def test_a_loop_finishes_each_message_in_order():
         assert face.policy.of("created") == ["scope"]
 
 
+async def test_an_error_while_a_message_is_opened_fails_its_attempt_and_no_other():
+    async with tracked(loop_) as face:
+        face.policy.tries = 2
+        begin, left = face.policy.begin, [1, 2]
+
+        def breaking(lane: Lane, item: Any) -> Any:
+            if left and item.entry.message["number"] == left[0]:
+                raise ZeroDivisionError(left.pop(0))
+            return begin(lane, item)
+
+        face.policy.begin = breaking
+        face.put("scope", 1, 2, 3)
+        await until(lambda: face.policy.of("finished") == [1, 2, 3])
+        assert face.policy.of("failed") == [1, 2]
+
+
 async def test_an_instance_that_returns_with_messages_waiting_gets_a_successor():
     async with tracked(once) as face:
         lane = face.put("scope", 1, 2, 3)

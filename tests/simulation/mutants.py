@@ -18,7 +18,9 @@ from scripts.simulation.faults import AIMED
 from scripts.simulation.fleet import Fleet
 from scripts.simulation.story import play
 from scripts.simulation.world import Verdict
+from tests.broker.tenure import steps_of
 from wherry.broker import calls, scripts
+from wherry.broker.commits import each_of
 from wherry.broker.history import Past
 from wherry.broker.leases import Leases
 from wherry.broker.wire import pack, unpack
@@ -180,14 +182,13 @@ def two_calls_in_flight() -> Generator[None]:
 
     def encode(script: Any, keys: Any, joined: Any, retention: Any) -> Any:
         [call] = joined
-        half = len(call.operations) // 2
-        halves = [call.operations[:half], call.operations[half:]]
-        return [
-            split(script, keys, [call._replace(operations=one)], retention) for one in halves if one
-        ]
+        operations = [one for step in call.steps for one in each_of(step)]
+        half = len(operations) // 2
+        halves = [steps_of(operations[:half]), steps_of(operations[half:])]
+        return [split(script, keys, [call._replace(steps=one)], retention) for one in halves if one]
 
     def apart(self: Any, queues: Any) -> list[list[Any]]:
-        return [[queue] for queue in queues for _ in group(self, [queue])]
+        return [joined for queue in queues for joined in group(self, [queue])]
 
     async def run_both(link: Any, sent: Any) -> list[Any]:
         first = [(script, parts[0]) for script, parts in sent]

@@ -168,10 +168,10 @@ class _Encoder:
         """Append the arguments of all operations; most are a reply to a message and no more."""
         aging = self._call.aging
         for step in self._call.steps:
-            if type(step) is not Answers:
+            if not isinstance(step, Answers):
                 if step.headers:
                     arguments += ("t", step.headers)
-                arguments += self._encode(cast("Further", step))
+                arguments += self._encode(step)
                 continue
             scope = step.scope_id
             is_aging = aging is None or scope in aging

@@ -22,7 +22,7 @@ ANSWER_BYTES = OPERATION_BYTES + REPLY_BYTES
 MOST_ARGUMENTS = 64
 """So many arguments of answers are kept together: a call takes all of them or none."""
 LARGE_BYTES = 8_192
-"""An answer that is larger is the last of those: together they are far below `MAX_BYTES`."""
+"""An answer that is larger goes alone; the others together stay far below `MAX_BYTES`."""
 
 
 class Outcome(Enum):
@@ -78,7 +78,6 @@ class Answers:
     has_states: bool = False
     expected: str = ""
     arguments: list[str | bytes] = field(default_factory=lambda: [])
-    headers: ClassVar[bytes] = b""
 
     def count(self) -> int:
         """How many there are."""

@@ -54,6 +54,7 @@ def read_entry(
                 if (
                     type(message["type"]) is str
                     and scope
+                    and scope[0] != "~"
                     and (scope in known or not scope_id_problem(scope))
                     and size <= limit_bytes
                 ):
@@ -113,7 +114,7 @@ def _read_fields(
     entry.message = message
     entry.body = body
     entry.size_bytes = size
-    entry.extras = Extras(
+    extras = Extras(
         scope_keys=keys,
         inbox=fields.get(b"r", b"").decode("utf-8", "replace"),
         headers=_read_map(headers, "h") if headers else None,
@@ -121,6 +122,7 @@ def _read_fields(
         expires_unix_ms=_read_number(fields, b"x"),
         message_id=fields.get(b"k", b"").decode("utf-8", "replace"),
     )
+    entry.extras = PLAIN if extras == PLAIN else extras
     return entry
 
 

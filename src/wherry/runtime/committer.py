@@ -1,7 +1,7 @@
 """Committer: carries operations to Redis, in order, one call per partition at a time.
 
-The order of effects is the order in which operations were put in: a partition has one call
-in flight, which is sent again until it is answered. Calls of one tick share a write, and a
+The order of effects in a scope is the order in which operations were put in: a partition has one
+call in flight, which is sent again until it is answered. Calls of one tick share a write, and a
 command where one server has all partitions: a command costs as much as several operations. In a
 cluster each node has a way of its own, and one that is away holds up no other.
 """
@@ -116,10 +116,13 @@ class Committer:
         self, track: Track, entry_id: EntryId, reply: bytes, state: StateChange | None = None
     ) -> None:
         """Queue an `Answer`, whose state is changed if there is one; see `Answers`."""
+        packed = b"" if state is None else state.packed or b""
+        is_large = len(reply) + len(packed) > LARGE_BYTES
         queue = self._queues.get(track.holding)
         run = queue.growing.get(track) if queue is not None else None
         if (
             run is None
+            or is_large
             or len(run.arguments) >= MOST_ARGUMENTS
             or ((state is not None or run.has_states) and not run.is_before(state))
         ):
@@ -127,15 +130,13 @@ class Committer:
             queue = self._append(track, run)
             if queue is None:
                 return
-            queue.growing[track] = run
+            if is_large:
+                queue.growing.pop(track, None)
+            else:
+                queue.growing[track] = run
         run.arguments += (entry_id, reply)
-        size = len(reply)
         if state is not None:
-            packed = state.packed or b""
             run.arguments.append(packed)
-            size += len(packed)
-        if size > LARGE_BYTES and queue is not None:
-            queue.growing.pop(track, None)
         track.outstanding += 1
 
     def put(self, track: Track, operation: Further) -> None:

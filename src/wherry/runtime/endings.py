@@ -88,9 +88,9 @@ class Endings:
         for delivery in reversed(behind):
             delivery.begin_anew()
             lane.input_queue.put_back(delivery)
-        if not instance.has_received and lane.input_queue:
+        if not guilty and not instance.has_received and lane.input_queue:
             head = lane.input_queue.take()
-            guilty = [head] if isinstance(head, Delivery) else []
+            guilty = (head,) if isinstance(head, Delivery) else ()
         for delivery in guilty:
             if self._policy.failed(lane, delivery, error):
                 lane.input_queue.put_back(delivery)

@@ -265,7 +265,13 @@ class Lane(Record):
         inbox = self.input_queue
         if not inbox.items or self.state is not OPEN:
             return NOTHING
-        message = self._host.policy.begin(self, inbox.items[0])
+        try:
+            message = self._host.policy.begin(self, inbox.items[0])
+        except Exception:
+            # It was begun on, and its attempt fails with what was raised.
+            if type(item := inbox.items.popleft()) is Delivery:
+                instance.unfinished += (item,)
+            raise
         if message is NOTHING:
             return NOTHING
         self.is_busy = True

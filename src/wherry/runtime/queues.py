@@ -67,7 +67,8 @@ class Queue:
         holding: the partition.
         way: where it is ready to be sent, None while it is not.
         waiting: what is not sent yet.
-        waiting_bytes: its size, without answers: of those there are no more than entries in hand.
+        waiting_bytes: its size, without answers. Those hold up nobody, and nobody waits to give
+            them: there are no more than entries in hand.
         growing: answers among it to which more of their scope may be added.
         flight: what is under way, None if nothing is.
         is_aside: it waits for its slot to arrive at another node.

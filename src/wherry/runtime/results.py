@@ -14,7 +14,7 @@ class Result(NamedTuple):
     """What became of one operation.
 
     Attributes:
-        operation: as it was put in.
+        operation: what was put in.
         track: of its scope.
         outcome: what the script said.
         reason: why, for `Outcome.BAD`.

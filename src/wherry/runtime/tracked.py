@@ -119,8 +119,10 @@ class Tracked:
             if extras.expires_unix_ms and self._expire(lane, track):
                 head = lane.input_queue.peek()
                 return NOTHING if head is None else self.begin(lane, head)
-        if not lane.is_busy and not self._turns.take(lane):
-            return NOTHING
+        if not lane.is_busy:
+            if not self._turns.take(lane):
+                return NOTHING
+            lane.is_busy = True
         if limit_s := self._config.handler_timeout_s:
             item.timer = asyncio.get_running_loop().call_later(
                 limit_s, fail_overdue, lane, item, limit_s
