@@ -115,7 +115,8 @@ async def test_the_message_that_kills_is_buried_and_no_other(redis_url: str):
             answers = [one.message["number"] for one in replies if one.message]
             assert answers == running_totals(numbers)
             assert await seen.state(f"s{scope}") == {"total": sum(numbers)}
-        assert probes == 5
+        # It is told before it is marked, and then its partition may be handed on before it begins.
+        assert probes >= 5
         # Five until it is suspected, five probes; before that, others of its scope that were
         # finished and not yet committed may have stood in its place.
         assert 10 <= deaths <= 15
