@@ -147,7 +147,10 @@ def pack_message(message: Mapping[str, Any], limit_bytes: int) -> bytes:
     Raises:
         MessageError: no ``type`` of type str, a value that does not travel, or too large.
     """
-    return pack_event(check_type(message.get("type")), message, limit_bytes)
+    kind = message.get("type")
+    if type(kind) is not str:
+        kind = check_type(kind)
+    return pack_event(kind, message, limit_bytes)
 
 
 def check_type(kind: object) -> str:
