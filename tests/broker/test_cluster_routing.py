@@ -139,6 +139,15 @@ def test_slot_that_its_owner_has_given_away_has_lost_nothing():
     assert not pasts.told
 
 
+def test_call_that_was_addressed_before_its_slot_was_given_away_tells_of_no_loss():
+    pasts = Pasts()
+    pasts.topology.note_moved(1, A, B)
+    assert not pasts.past.check([1], B, "rb pb 0")
+    assert not pasts.past.check([1], A, "ra pa 0"), "by another link, which was not told yet"
+    assert not pasts.past.check([1], B, "rb pb 0")
+    assert not pasts.told
+
+
 def test_slot_at_another_node_of_which_its_owner_said_nothing_may_have_lost_something():
     pasts = Pasts()
     assert pasts.past.check([1], B, "rb pb 0") == [1]

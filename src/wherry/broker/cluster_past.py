@@ -58,7 +58,7 @@ class ClusterPast:
         changed: list[int] = []
         for slot in slots:
             known = self._by_slot.get(slot)
-            if known != history:
+            if known != history and not self._was_left(slot, place):
                 self._by_slot[slot] = history
                 if known is not None and not self._was_moved(slot, place, history, known):
                     changed.append(slot)
@@ -70,6 +70,13 @@ class ClusterPast:
         """Whether a node that is named for a moved key (ASK) has lost nothing of the slot."""
         known = self._by_slot.get(slot)
         return known in (None, history) or not is_heir(history, known)
+
+    def _was_left(self, slot: int, place: Place) -> bool:
+        """Whether a node has said that it has the slot no more: then it says so again.
+
+        Such a call was addressed before, by another link than the one that was told.
+        """
+        return slot in self._topology.handed_over and place == self._topology.handed_over[slot][0]
 
     def _was_moved(self, slot: int, place: Place, history: str, known: str) -> bool:
         told_by, told = self._topology.handed_over.get(slot, (None, None))
