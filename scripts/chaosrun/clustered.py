@@ -94,6 +94,7 @@ class ClusterFailovers:
         self._journal = journal
         self._quota = quota
         self._one_at_a_time = asyncio.Lock()
+        self._been_there_and_back = asyncio.Event()
         self._slots = {Partition(p): slot_of(keys.entries(Partition(p))) for p in range(PARTITIONS)}
 
     async def run(
@@ -104,7 +105,10 @@ class ClusterFailovers:
     ) -> None:
         """Go on until everything wanted was done and all messages are sent."""
         moving = asyncio.create_task(self._move_for_ever(), name="move slots")
+        # A run may end with its first failure, before which slots shall have moved, too.
+        moved = asyncio.create_task(self._been_there_and_back.wait(), name="moved slots")
         try:
+            await asyncio.wait([moving, moved], return_when=asyncio.FIRST_COMPLETED)
             while not self._quota.is_done() or messages_done() < 1:
                 began_s = time.monotonic()
                 kind = self._quota.begin(random_, set()) or IN_CLUSTER
@@ -114,8 +118,9 @@ class ClusterFailovers:
                 if (await asyncio.wait([moving], timeout=left_s))[0]:
                     break
         finally:
+            moved.cancel()
             moving.cancel()
-            await asyncio.wait([moving])
+            await asyncio.wait([moving, moved])
         if not moving.cancelled():
             moving.result()
 
@@ -187,6 +192,7 @@ class ClusterFailovers:
                 while is_left:
                     is_left = await self._move(slots, target)
                     await asyncio.sleep(BETWEEN_S)
+            self._been_there_and_back.set()
 
     async def _move(self, slots: Sequence[int], towards: Server) -> bool:
         """Move slots to a node, or to the one that has taken its place; whether any are left."""
