@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 
 import msgpack
 import pytest
@@ -436,3 +437,34 @@ async def test_cancelled_send_that_waits_is_not_sent(start_server: StartServer):
             await second
     entries = await sent(server.url, "scope", 3)
     assert [entry.message["number"] for entry in entries] == [0, 1, 3]
+
+
+async def test_bulk_is_written_while_more_of_it_is_packed(redis_url: str):
+    left: list[int] = []
+    async with Client(redis_url) as client:
+        await client.send("scope", say(0))
+
+        def messages() -> Iterator[tuple[str, dict[str, object]]]:
+            for number in range(3_000):
+                if number == 1_500:
+                    left.append(len(client._sender._outlets[""].waiting))
+                yield "scope", say(number)
+
+        await client.send_many(messages())
+    assert left == [0]
+
+
+async def test_cancelled_bulk_is_sent_no_further(start_server: StartServer):
+    server = start_server()
+    async with Client(server.url) as client:
+        await client.send("scope", say(0))
+        server.pause()
+        bulk = asyncio.create_task(client.send_many(("scope", say(n)) for n in range(1, 3_001)))
+        await until(lambda: len(client._sender._outlets[""].waiting) == 1)
+        bulk.cancel()
+        server.resume()
+        with pytest.raises(asyncio.CancelledError):
+            await bulk
+        await client.send("scope", say(3_001))
+    entries = await sent(server.url, "scope", 1_026)
+    assert [entry.message["number"] for entry in entries] == [*range(1_025), 3_001]

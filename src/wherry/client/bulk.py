@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ from ..errors import BacklogFull, MessageError, NotReplicated, WherryError
 from ..model import EntryId, Outgoing
 from ..tracing import current_headers
 from .envelope import Envelope, pack_envelope, pack_plain
-from .outgoings import Batch, Order, Sent
+from .outgoings import Batch, Order
 from .sending import Sender
 from .session import Session
 
@@ -35,18 +36,24 @@ async def send_many(
     remaining = iter(messages)
     is_last = False
     trace = current_headers()
-    while under_way or not is_last:
-        if not is_last:
-            chunk, failure = _pack_chunk(remaining, session, trace)
-            is_last = not chunk or failure is not None
-            if chunk:
-                under_way.append(await sender.put(chunk, order, replicas=replicas))
-        if under_way and (is_last or len(under_way) >= _CHUNKS_AHEAD):
-            batch = under_way.popleft()
-            await batch.done
-            refused = _collect(batch, accepted) or refused
-            failure = order.error or failure
-            is_last = is_last or failure is not None
+    try:
+        while under_way or not is_last:
+            if not is_last:
+                chunk, failure = _pack_chunk(remaining, session, trace)
+                is_last = not chunk or failure is not None
+                if chunk:
+                    under_way.append(await sender.put(chunk, order, replicas=replicas))
+                    await asyncio.sleep(0)  # lets it be written while the next is packed
+            if under_way and (is_last or len(under_way) >= _CHUNKS_AHEAD):
+                batch = under_way.popleft()
+                await batch.done
+                refused = _collect(batch, accepted) or refused
+                failure = order.error or failure
+                is_last = is_last or failure is not None
+    except asyncio.CancelledError:
+        for batch in under_way:
+            batch.done.cancel()
+        raise
     if error := failure or refused:
         error.accepted = accepted
         raise error
@@ -85,8 +92,8 @@ def _collect(batch: Batch, accepted: list[EntryId | None]) -> BacklogFull | NotR
     """Note what became of a batch; the first refusal, or what else the caller must hear of."""
     refused: BacklogFull | NotReplicated | None = None
     for result in batch.results:
-        if isinstance(result, Sent):
-            accepted.append(result.entry_id)
+        if isinstance(result, str):
+            accepted.append(EntryId(result.removeprefix("=")))
         elif isinstance(result, NotReplicated):
             accepted.append(result.entry_id)
             refused = refused or result

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..broker.redirects import is_try_again
 from ..errors import BacklogFull, NotReplicated, StoreUnavailable, WherryError
-from ..model import EntryId, Outgoing, Partition
+from ..model import EntryId, Outgoing, Partition, partition_of
+
+_OVERHEAD_BYTES = 64
+
+Result = str | WherryError
+"""What became of a message: its id, with "=" before it where an earlier sending of the same message
+id has it; or why it was not sent."""
 
 
 class Sent(NamedTuple):
@@ -51,43 +57,108 @@ class Batch:
     """
 
     entries: Sequence[Outgoing]
-    results: list[Sent | WherryError | None]
+    results: list[Result | None]
     left: int
     done: asyncio.Future[None]
     order: Order | None
     replicas: int = 0
 
+    def settled(self, count: int) -> None:
+        """So many have got their results."""
+        self.left -= count
+        if self.left == 0 and not self.done.done():
+            self.done.set_result(None)
 
-class Parcel(NamedTuple):
-    """One message.
+
+@dataclass(slots=True, eq=False)
+class Parcel:
+    """Those messages of a batch that go to one partition, in order.
 
     Attributes:
-        entry: what is sent.
-        batch: with whom.
-        place: its index there.
-        size_bytes: about.
-        partition: to which it was thought to go when it was put; None: that was not known.
+        batch: theirs.
+        partition: to which they go.
+        partitions: of so many; 0: the count is not known, and all go together as yet.
+        places: their indexes in the batch.
+        size_bytes: of all of them, about.
     """
 
-    entry: Outgoing
     batch: Batch
-    place: int
-    size_bytes: int
-    partition: Partition | None = None
+    partition: Partition
+    partitions: int
+    places: list[int] = field(default_factory=lambda: [])
+    size_bytes: int = 0
 
-    def refuse(self, partition: Partition, backlog: int) -> None:
-        """There is no room for it, nor for what is behind it."""
+    def entries(self) -> list[Outgoing]:
+        """What is sent."""
+        entries = self.batch.entries
+        return [entries[place] for place in self.places]
+
+    def parted(self, partitions: int) -> list[Parcel]:
+        """The same for the count that the namespace has now."""
+        if partitions == self.partitions:
+            return [self]
+        return part(self.batch, self.places, partitions)
+
+    def singly(self) -> list[Parcel]:
+        """Each message in a parcel of its own."""
+        return [
+            parcel
+            for place in self.places
+            for parcel in part(self.batch, (place,), self.partitions)
+        ]
+
+    def answered(self, answers: Sequence[str], confirmed: int | WherryError, backlog: int) -> None:
+        """Each was appended or refused.
+
+        Args:
+            answers: of ``send.lua``.
+            confirmed: so many replicas have them, or why nobody knows.
+            backlog: bound of the partition.
+        """
+        results, replicas = self.batch.results, self.batch.replicas
+        for place, answer in zip(self.places, answers, strict=True):
+            if not answer:
+                results[place] = self._refusal(backlog)
+            elif replicas:
+                results[place] = confirm(answer, replicas, confirmed)
+            else:
+                results[place] = answer
+        self.batch.settled(len(answers))
+
+    def refuse(self, backlog: int) -> None:
+        """There is no room for them."""
+        self.settle(self._refusal(backlog))
+
+    def settle(self, error: WherryError) -> None:
+        """This has become of those that nothing is known of."""
+        results = self.batch.results
+        left = [place for place in self.places if results[place] is None]
+        for place in left:
+            results[place] = error
+        self.batch.settled(len(left))
+
+    def _refusal(self, backlog: int) -> BacklogFull:
+        """There is no room for one, nor for what is behind it."""
         if self.batch.order is not None:
-            self.batch.order.refused.add(partition)
-        self.settle(BacklogFull(partition, backlog))
+            self.batch.order.refused.add(self.partition)
+        return BacklogFull(self.partition, backlog)
 
-    def settle(self, result: Sent | WherryError) -> None:
-        """This has become of it."""
-        batch = self.batch
-        batch.results[self.place] = result
-        batch.left -= 1
-        if batch.left == 0 and not batch.done.done():
-            batch.done.set_result(None)
+
+def part(batch: Batch, places: Iterable[int], partitions: int) -> list[Parcel]:
+    """Messages of a batch by partition; together while the count of partitions is not known."""
+    entries = batch.entries
+    parcels: dict[Partition, Parcel] = {}
+    for place in places:
+        entry = entries[place]
+        partition = partition_of(entry.scope_id, partitions) if partitions else Partition(0)
+        parcel = parcels.get(partition)
+        if parcel is None:
+            parcel = parcels[partition] = Parcel(batch, partition, partitions)
+        parcel.places.append(place)
+        parcel.size_bytes += (
+            len(entry.message) + len(entry.scope_keys) + len(entry.headers) + _OVERHEAD_BYTES
+        )
+    return list(parcels.values())
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +166,7 @@ class Failure:
     """A message that was not seen to be appended.
 
     Attributes:
-        parcel: the message.
+        parcel: with this message alone.
         error: why.
         was_sent: whether it may have been appended all the same.
     """
@@ -108,7 +179,8 @@ class Failure:
         """Whether to send it once more does no harm, and may help."""
         if is_try_again(self.error):
             return True  # nothing was carried out
-        return isinstance(self.error, StoreUnavailable) and bool(self.parcel.entry.message_id)
+        [entry] = self.parcel.entries()
+        return isinstance(self.error, StoreUnavailable) and bool(entry.message_id)
 
     def settle(self) -> None:
         """Tell the caller."""
@@ -128,11 +200,15 @@ class Failure:
         self.parcel.settle(error)
 
 
-def confirm(answer: str, wanted: int, confirmed: int | WherryError) -> Sent | NotReplicated:
+def read_answer(answer: str) -> Sent:
+    """Read what ``send.lua`` answers for a message that has an id."""
+    return Sent(EntryId(answer.removeprefix("=")), is_new=answer[0] != "=")
+
+
+def confirm(answer: str, wanted: int, confirmed: int | WherryError) -> Result:
     """What became of a message that replicas were to have."""
-    entry_id = EntryId(answer.removeprefix("="))
     if isinstance(confirmed, WherryError):
-        return NotReplicated(entry_id, wanted, 0, str(confirmed))
+        return NotReplicated(read_answer(answer).entry_id, wanted, 0, str(confirmed))
     if confirmed < wanted:
-        return NotReplicated(entry_id, wanted, confirmed)
-    return Sent(entry_id, is_new=answer[0] != "=")
+        return NotReplicated(read_answer(answer).entry_id, wanted, confirmed)
+    return answer

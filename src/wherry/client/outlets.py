@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 from ..broker.batches import NodeAway
 from ..broker.redirects import is_try_again
 from ..broker.streams import SendTerms, send_entries
 from ..errors import ClientClosed, WherryError
-from ..model import EntryId, Partition
-from .outgoings import Failure, Parcel, Sent, confirm
+from ..model import Outgoing, Partition
+from .outgoings import Failure, Parcel
 from .session import Opened, Session
 from .tasks import Backoff
 
@@ -42,12 +44,36 @@ class Hall(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
+class _Call:
+    """What goes to one partition in a write; no call blocks the store for long."""
+
+    parcels: list[Parcel] = field(default_factory=lambda: [])
+    count: int = 0
+    size_bytes: int = 0
+    is_full: bool = False
+
+    def take(self, parcel: Parcel) -> bool:
+        """Take a parcel behind the others if there is room for it, and was for all before it."""
+        count = self.count + len(parcel.places)
+        size_bytes = self.size_bytes + parcel.size_bytes
+        self.is_full |= bool(self.parcels) and (count > _CALL_ENTRIES or size_bytes > _CALL_BYTES)
+        if not self.is_full:
+            self.parcels.append(parcel)
+            self.count, self.size_bytes = count, size_bytes
+        return not self.is_full
+
+    def entries(self) -> list[Outgoing]:
+        """What is sent."""
+        return [entry for parcel in self.parcels for entry in parcel.entries()]
+
+
 class Outlet:
     """Writes what is put into it.
 
     Attributes:
         waiting: what the next writes carry.
-        pending: partition -> messages that are not settled.
+        pending: partition -> parcels that are not settled.
         replicas: most that was asked for since nothing waited; 0: nobody need look.
         task: writes while there is something.
     """
@@ -60,12 +86,12 @@ class Outlet:
         self._hall = hall
         self._is_apart = is_apart
         self.waiting: deque[Parcel] = deque()
-        self.pending: Counter[Partition | None] = Counter()
+        self.pending: Counter[Partition] = Counter()
         self.replicas = 0
         self.task: asyncio.Task[None] | None = None
 
     def put(self, parcel: Parcel) -> None:
-        """Queue a message behind all that were put before; call `start` then."""
+        """Queue messages behind all that were put before; call `start` then."""
         self.waiting.append(parcel)
         self.pending[parcel.partition] += 1
         self.replicas = max(self.replicas, parcel.batch.replicas)
@@ -94,10 +120,11 @@ class Outlet:
             self.task = None
             self.replicas = 0
             for parcel in (*parcels, *self.waiting):
-                if parcel.batch.results[parcel.place] is None:
-                    error = ClientClosed("this client was closed while it sent the message")
-                    parcel.settle(error)
-            self._hall.taken(len(self.waiting), sum(one.size_bytes for one in self.waiting))
+                parcel.settle(ClientClosed("this client was closed while it sent the message"))
+            self._hall.taken(
+                sum(len(one.places) for one in self.waiting),
+                sum(one.size_bytes for one in self.waiting),
+            )
             self.waiting.clear()
             self.pending.clear()
 
@@ -113,12 +140,13 @@ class Outlet:
     def _take(self) -> list[Parcel]:
         """What the next write carries: the first that wait, up to its bounds."""
         taken: list[Parcel] = []
-        size = 0
-        while self.waiting and len(taken) < _WRITE_ENTRIES and size < _WRITE_BYTES:
+        count = size_bytes = 0
+        while self.waiting and count < _WRITE_ENTRIES and size_bytes < _WRITE_BYTES:
             parcel = self.waiting.popleft()
-            size += parcel.size_bytes
+            count += len(parcel.places)
+            size_bytes += parcel.size_bytes
             taken.append(parcel)
-        self._hall.taken(len(taken), size)
+        self._hall.taken(count, size_bytes)
         return taken
 
     async def _write(self, parcels: list[Parcel]) -> None:
@@ -131,10 +159,10 @@ class Outlet:
             try:
                 opened = await self._session.current()
             except WherryError as error:
-                failures = [Failure(parcel, error, was_sent=False) for parcel in parcels]
+                failures = _fail(parcels, error, was_sent=False)
             else:
-                chosen, rest = _choose(opened, parcels, self._session.config.backlog)
-                failures = await self._call(opened, chosen)
+                calls, rest = _choose(opened, parcels, self._session.config.backlog)
+                failures = await self._call(opened, calls)
                 failures, rest = self._set_aside(failures, rest)
             wait_s = backoff.next_s()
             may_wait = not self._hall.is_closing and loop.time() + wait_s < until_s
@@ -160,55 +188,42 @@ class Outlet:
         if self._is_apart or self._hall.is_closing:
             return failures, rest
         for partition in between:
-            if partition is not None:
-                parcels = [one.parcel for one in failures if one.parcel.partition == partition]
-                parcels += [one for one in rest if one.partition == partition]
-                self._hall.set_aside(partition, parcels, self)
-        between.pop(None, None)
+            parcels = [one.parcel for one in failures if one.parcel.partition == partition]
+            parcels += [one for one in rest if one.partition == partition]
+            self._hall.set_aside(partition, parcels, self)
         return (
             [one for one in failures if one.parcel.partition not in between],
             [one for one in rest if one.partition not in between],
         )
 
-    async def _call(self, opened: Opened, chosen: dict[Partition, list[Parcel]]) -> list[Failure]:
+    async def _call(self, opened: Opened, calls: dict[Partition, _Call]) -> list[Failure]:
         """One write; settles what was appended or refused, returns the others."""
-        config = self._session.config
-        if not chosen:
+        if not calls:
             return []
         wanted = 0
         if self.replicas:
-            wanted = max(one.batch.replicas for parcels in chosen.values() for one in parcels)
+            wanted = max(one.batch.replicas for call in calls.values() for one in call.parcels)
         try:
             answers, confirmed = await send_entries(
-                opened.link,
+                opened.writes,
                 opened.scripts.send,
                 self._session.keys,
-                {
-                    partition: [one.entry for one in parcels]
-                    for partition, parcels in chosen.items()
-                },
+                {partition: call.entries() for partition, call in calls.items()},
                 self._terms(wanted),
             )
         except WherryError as error:
-            return [
-                Failure(one, error, was_sent=True) for parcels in chosen.values() for one in parcels
-            ]
+            parcels = [parcel for call in calls.values() for parcel in call.parcels]
+            return _fail(parcels, error, was_sent=True)
         failures: list[Failure] = []
         for partition, answer in answers.items():
-            parcels = chosen[partition]
+            parcels = calls[partition].parcels
             if isinstance(answer, WherryError):
-                was_sent = isinstance(answer, NodeAway)
-                failures += [Failure(parcel, answer, was_sent=was_sent) for parcel in parcels]
+                failures += _fail(parcels, answer, was_sent=isinstance(answer, NodeAway))
                 continue
-            for parcel, entry_id in zip(parcels, answer, strict=True):
-                if not entry_id:
-                    parcel.refuse(partition, config.backlog)
-                elif parcel.batch.replicas:
-                    parcel.settle(confirm(EntryId(entry_id), parcel.batch.replicas, confirmed))
-                elif entry_id[0] == "=":
-                    parcel.settle(Sent(EntryId(entry_id[1:]), is_new=False))
-                else:
-                    parcel.settle(Sent(EntryId(entry_id), is_new=True))
+            rest = iter(answer)
+            for parcel in parcels:
+                part = list(islice(rest, len(parcel.places)))
+                parcel.answered(part, confirmed, self._session.config.backlog)
         return failures
 
     def _terms(self, replicas: int) -> SendTerms:
@@ -225,27 +240,24 @@ class Outlet:
 
 def _choose(
     opened: Opened, parcels: Sequence[Parcel], backlog: int
-) -> tuple[dict[Partition, list[Parcel]], list[Parcel]]:
-    """What goes in one write, by partition, and what is left: no call blocks the store for long."""
-    chosen: dict[Partition, list[Parcel]] = {}
-    sizes: dict[Partition, int] = {}
+) -> tuple[dict[Partition, _Call], list[Parcel]]:
+    """What goes in one write, by partition, and what is left."""
+    calls: dict[Partition, _Call] = {}
     rest: list[Parcel] = []
-    for parcel in parcels:
-        if parcel.batch.done.cancelled():
+    for put in parcels:
+        order = put.batch.order
+        if put.batch.done.cancelled():
             continue
-        partition = opened.partition_of(parcel.entry.scope_id)
-        order = parcel.batch.order
-        if order is not None and order.error is not None:
-            parcel.settle(order.error)
-        elif order is not None and partition in order.refused:
-            parcel.refuse(partition, backlog)
-        else:
-            size = sizes.get(partition, 0)
-            calls = chosen.setdefault(partition, [])
-            if len(calls) < _CALL_ENTRIES and size < _CALL_BYTES:
-                calls.append(parcel)
-                sizes[partition] = size + parcel.size_bytes
-            else:
-                sizes[partition] = _CALL_BYTES
+        for parcel in put.parted(opened.partitions):
+            if order is not None and order.error is not None:
+                parcel.settle(order.error)
+            elif order is not None and parcel.partition in order.refused:
+                parcel.refuse(backlog)
+            elif not calls.setdefault(parcel.partition, _Call()).take(parcel):
                 rest.append(parcel)
-    return {partition: parcels for partition, parcels in chosen.items() if parcels}, rest
+    return calls, rest
+
+
+def _fail(parcels: Iterable[Parcel], error: WherryError, *, was_sent: bool) -> list[Failure]:
+    """One failure for each message: some may be sent again, and others not."""
+    return [Failure(one, error, was_sent) for parcel in parcels for one in parcel.singly()]

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from ..broker.cluster import node_name
 from ..errors import ClientClosed, WherryError
 from ..model import Outgoing, Partition
-from .outgoings import Batch, Order, Parcel, Sent
+from .outgoings import Batch, Order, Parcel, Sent, part, read_answer
 from .outlets import Outlet
 from .session import Session
-
-_OVERHEAD_BYTES = 64
 
 
 class Sender:
@@ -61,14 +59,14 @@ class Sender:
                 await self._room.wait()
             if self.is_closing:
                 raise ClientClosed("this client was closed; the message was not sent")
+            known = self._session.known
+            parcels = part(batch, range(len(entries)), known.partitions if known else 0)
+            self._count += len(entries)
+            self._size_bytes += sum(one.size_bytes for one in parcels)
             used: dict[Outlet, None] = {}
-            for place, entry in enumerate(entries):
-                size_bytes = len(entry.message) + len(entry.scope_keys) + len(entry.headers)
-                size_bytes += _OVERHEAD_BYTES
-                outlet, partition = self._route(entry.scope_id)
-                outlet.put(Parcel(entry, batch, place, size_bytes, partition))
-                self._count += 1
-                self._size_bytes += size_bytes
+            for parcel in parcels:
+                outlet = self._route(parcel.partition)
+                outlet.put(parcel)
                 used[outlet] = None
         for outlet in used:
             outlet.start()
@@ -86,7 +84,7 @@ class Sender:
         assert result is not None, "a batch is done when each of its messages is settled"
         if isinstance(result, WherryError):
             raise result
-        return result
+        return read_answer(result)
 
     async def aclose(self) -> None:
         """Write what waits, once, and take nothing more."""
@@ -103,22 +101,21 @@ class Sender:
             or (self._count < config.in_flight and self._size_bytes < config.in_flight_bytes)
         )
 
-    def _route(self, scope_id: str) -> tuple[Outlet, Partition | None]:
-        """The outlet for a scope: that of what waits for its partition, so that order is kept."""
+    def _route(self, partition: Partition) -> Outlet:
+        """The outlet of a partition: that of what waits for it, so that order is kept."""
         if not self._session.is_cluster:
-            return self._outlets[""], None
-        opened = self._session.known
-        assert opened is not None, "it was opened before"
-        partition = opened.partition_of(scope_id)
+            return self._outlets[""]
         before = self._routes.get(partition)
         if before is not None and partition in before.pending:
-            return before, partition
+            return before
+        opened = self._session.known
+        assert opened is not None, "it was opened before"
         name = node_name(opened.link, self._session.keys.entries(partition))
         outlet = self._outlets.get(name)
         if outlet is None:
             outlet = self._outlets[name] = Outlet(self._session, self)
         self._routes[partition] = outlet
-        return outlet, partition
+        return outlet
 
     def taken(self, count: int, size_bytes: int) -> None:
         """See `wherry.client.outlets.Hall`."""
@@ -133,7 +130,7 @@ class Sender:
         for parcel in (*parcels, *waiting):
             apart.put(parcel)
         # What was taken for a write waits again.
-        self._count += len(parcels)
+        self._count += sum(len(one.places) for one in parcels)
         self._size_bytes += sum(one.size_bytes for one in parcels)
         self._routes[partition] = apart
         apart.start()

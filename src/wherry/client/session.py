@@ -31,12 +31,15 @@ class Opened:
     Attributes:
         store: for further links.
         link: for short commands of every kind.
+        writes: for messages, one write at a time to a server; in a cluster the same as `link`, as
+            what waits for one partition must not hold up the others.
         scripts: those that a client runs.
         partitions: count of the namespace.
     """
 
     store: Store
     link: Link
+    writes: Link
     scripts: Scripts
     partitions: int
 
@@ -179,6 +182,7 @@ class Session:
         await self.tasks.aclose()
         if self._opened is not None:
             await self._opened.link.aclose()
+            await self._opened.writes.aclose()
             if isinstance(self._source, str):
                 await asyncio.to_thread(self._opened.store.close)
             self._opened = None
@@ -198,10 +202,14 @@ class Session:
             if isinstance(self._source, str):
                 store.close()
             raise
+        writes = link
+        if not self.is_cluster:
+            writes = store.single_link(answer_timeout_s=self.config.socket_timeout_s)
         return self._keep(
             Opened(
                 store=store,
                 link=link,
+                writes=writes,
                 scripts=Scripts(memory=store.is_memory),
                 partitions=meta.partitions,
             )
