@@ -22,6 +22,12 @@ from wherry.supervisor.parent import PROBES_VARIABLE
 HELLO = '{"type": "say", "text": "hello"}'
 QUICK = ("--partitions", "4", "--set", "beat_s=0.1")
 
+END = """
+def end(*_, write=os.write, open=os.open, close=os.close, flags=os.O_RDONLY):
+    write(2, b"ending\\n")
+    close(open("gate", flags))  # returns when somebody writes to it
+"""
+
 
 @pytest.fixture
 def project(tmp_path: Path, redis_url: str) -> Project:
@@ -187,6 +193,29 @@ def test_second_signal_hands_back_at_once(project: Project):
         wait_until(lambda: in_flight(project) == 1, "is in flight", LIMIT_S)
         assert running.stop(signal.SIGTERM, signal.SIGINT) == 6
         assert json.loads(project.run("status", "--json").stdout)["backlog"] == 1
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "import atexit\natexit.register(end)\n",
+        "import sys\nsys.last = type('Last', (), {'__del__': end})()\n",
+    ],
+    ids=["before Python ends", "while Python ends"],
+)
+def test_signal_after_the_drain_does_not_change_the_exit_code(project: Project, last: str):
+    gate = project.directory / "gate"
+    os.mkfifo(gate)
+    project.write(
+        "slow_end.py",
+        f"from echo import app\nimport os\n{END}\n{last}",
+    )
+    with project.start_worker("slow_end:app") as running:
+        running.process.send_signal(signal.SIGTERM)
+        running.wait_for("ending")
+        running.process.send_signal(signal.SIGTERM)
+        gate.write_text("")
+        assert running.process.wait(LIMIT_S) == 0
 
 
 def test_user_signal_prints_what_all_workers_are_at(project: Project):

@@ -7,6 +7,7 @@ whoever supervises the worker starts another. USR1 prints what the process is at
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import signal
@@ -65,12 +66,13 @@ class Signals:
             place = place_of(frame)
             print(f"wherry worker (pid {os.getpid()}) is starting: {place}", file=sys.stderr)
 
+        atexit.register(self._go_deaf)
         with _handlers((*_STOP, *_HANG_UP), hear), _handlers(_SHOW, show):
             yield
 
     @contextlib.contextmanager
     def serving(self, worker: Worker) -> Generator[None]:
-        """While the worker runs; enter it in the loop's thread.
+        """While the worker runs; enter it in the loop's thread. Then the process is to end.
 
         Raises:
             KeyboardInterrupt: a signal was heard before, and what it raised was swallowed, as
@@ -84,7 +86,22 @@ class Signals:
             _handlers(_HANG_UP, self._hang_up),
             _handlers(_SHOW, self._show),
         ):
-            yield
+            try:
+                yield
+            finally:
+                self._expect_the_end()
+
+    def _expect_the_end(self) -> None:
+        """The worker has ended: until the process has, no signal shall change its exit code."""
+        for one in (*_STOP, *_HANG_UP, *_SHOW):
+            if signal.getsignal(one) is not signal.SIG_IGN:
+                signal.signal(one, self._hear_late)
+
+    def _go_deaf(self) -> None:
+        """Python gives up its handlers for its last steps, and what has none ends the process."""
+        for one in (*_STOP, *_HANG_UP, *_SHOW):
+            if signal.getsignal(one) == self._hear_late:
+                signal.signal(one, signal.SIG_IGN)
 
     def drain(self) -> bool:
         """Let the worker drain, in the loop's thread; False if it does already."""
@@ -109,6 +126,13 @@ class Signals:
                 signal.signal(one, signal.SIG_DFL)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._stop, number)
+
+    def _hear_late(self, number: int, _: FrameType | None) -> None:
+        """Only a third one ends the process: the application's threads may keep it for long."""
+        self._heard += number in _STOP
+        if self._heard > 2:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     def _stop(self, number: int) -> None:
         is_first = self._heard <= 1
@@ -138,6 +162,7 @@ class Signals:
 def _handlers(
     numbers: Sequence[signal.Signals], hear: Callable[[int, FrameType | None], None]
 ) -> Generator[None]:
+    """Handlers for a while; one that was replaced meanwhile is left as it is."""
     before = {
         one: signal.signal(one, hear)
         for one in numbers
@@ -147,4 +172,5 @@ def _handlers(
         yield
     finally:
         for one, handler in before.items():
-            signal.signal(one, handler)
+            if signal.getsignal(one) == hear:
+                signal.signal(one, handler)
