@@ -75,11 +75,10 @@ class Desk:
             self,
         )
 
-    def settle_done(self, holding: Holding, sent: Sequence[Sent]) -> None:
-        self.settle(
-            holding,
-            [Result(one, track, Outcome.DONE, "") for step, track in sent for one in each_of(step)],
-        )
+    def settle_done(self, calls: Sequence[tuple[Holding, Sequence[Sent]]]) -> None:
+        for holding, sent in calls:
+            operations = [(one, track) for step, track in sent for one in each_of(step)]
+            self.settle(holding, [Result(*one, Outcome.DONE, "") for one in operations])
 
     def settle(self, holding: Holding, results: Sequence[Result] | None) -> None:
         self.told.append((holding, results))

@@ -187,8 +187,8 @@ def two_calls_in_flight() -> Generator[None]:
         halves = [steps_of(operations[:half]), steps_of(operations[half:])]
         return [split(script, keys, [call._replace(steps=one)], retention) for one in halves if one]
 
-    def apart(self: Any, queues: Any) -> list[list[Any]]:
-        return [joined for queue in queues for joined in group(self, [queue])]
+    def apart(some: Any, most: int) -> list[list[Any]]:
+        return [joined for queue in some for joined in load_groups([queue], most)]
 
     async def run_both(link: Any, sent: Any) -> list[Any]:
         first = [(script, parts[0]) for script, parts in sent]
@@ -210,11 +210,11 @@ def two_calls_in_flight() -> Generator[None]:
                     answers[index] = [*_listed(one), *_listed(other)]
         return answers
 
-    group = Committer._group
+    load_groups = queues.load_groups
     with (
         patch.object(committer, "encode_calls", encode),
         patch.object(committer, "run_many", run_both),
-        patch.object(Committer, "_group", apart),
+        patch.object(committer, "load_groups", apart),
     ):
         yield
 

@@ -83,17 +83,6 @@ class Call(NamedTuple):
     has_failures: bool = True
     aging: Collection[ScopeId] | None = None
 
-    @property
-    def flags(self) -> str:
-        """As ``commit.lua`` takes them."""
-        kinds = set(map(type, self.steps))
-        letters = "r" if self.is_resent else ""
-        if self.has_failures or Fail in kinds or Hold in kinds:
-            letters += "f"
-        if Bury in kinds and any(map(_is_letter, self.steps)):
-            letters += "d"
-        return letters
-
 
 def split_point(steps: Iterable[Step]) -> tuple[int, int, int]:
     """How many of the first steps fit into one call, at least one; their operations and bytes."""
@@ -112,63 +101,54 @@ def encode_calls(
     script: Script, keys: Keys, calls: Sequence[Call], retention: Retention
 ) -> Command:
     """The command that carries the calls of one partition, or of several that one server has."""
-    names: list[str] = []
     arguments: list[Argument] = [
         len(calls),
         retention.reply_length,
         retention.reply_ttl_ms,
         retention.state_ttl_ms,
     ]
+    encoder = _Encoder(keys)
     for call in calls:
-        first = len(names) + 1
-        names += keys.of_owner(call.partition)
-        arguments += (first, call.token, call.flags, call.emitted, 0)
-        begin = len(arguments)
-        _Encoder(keys, call, names).encode_all(arguments)
-        arguments[begin - 1] = len(arguments) - begin
-    return script.command(names, arguments)
-
-
-def _is_letter(step: Step) -> bool:
-    return type(step) is Bury and step.is_kept
+        encoder.encode(call, arguments)
+    return script.command(encoder.names, arguments)
 
 
 class _Encoder:
-    """Encodes operations of one partition; collects the keys that they name by number."""
+    """Encodes calls; collects the keys that they name by number."""
 
-    __slots__ = ("_call", "_keys", "_names", "_numbers", "_outs", "_partition", "_states")
+    __slots__ = ("_keys", "_numbers", "_partition", "names")
 
-    def __init__(self, keys: Keys, call: Call, names: list[str]) -> None:
+    def __init__(self, keys: Keys) -> None:
+        self.names: list[str] = []
         self._keys = keys
-        self._call = call
-        self._partition = call.partition
         self._numbers: dict[str, int] = {}
-        self._outs: dict[ScopeId, int] = {}
-        self._states: dict[ScopeId, int] = {}
-        self._names = names
+        self._partition: Partition
 
     def _number(self, name: str) -> int:
         found = self._numbers.get(name)
         if found is None:
-            self._names.append(name)
-            found = self._numbers[name] = len(self._names)
+            self.names.append(name)
+            found = self._numbers[name] = len(self.names)
         return found
 
     def _out(self, scope: ScopeId) -> int:
-        found = self._outs.get(scope)
-        if found is None:
-            found = 0
-            if scope:
-                self._names.append(self._keys.replies(self._partition, scope))
-                found = len(self._names)
-            self._outs[scope] = found
-        return found
+        return self._number(self._keys.replies(self._partition, scope)) if scope else 0
 
-    def encode_all(self, arguments: list[Argument]) -> None:
-        """Append the arguments of all operations; most are a reply to a message and no more."""
-        aging = self._call.aging
-        for step in self._call.steps:
+    def _state(self, scope: ScopeId) -> int:
+        return self._number(self._keys.state(self._partition, scope))
+
+    def encode(self, call: Call, arguments: list[Argument]) -> None:
+        """Append the arguments of a call; most operations are a reply to a message and no more."""
+        names, replies, aging = self.names, self._keys.replies, call.aging
+        partition = self._partition = call.partition
+        has_failures, has_letters = call.has_failures, False
+        arguments += (len(names) + 1, call.token, "", call.emitted, 0)
+        names += self._keys.of_owner(partition)
+        begin = len(arguments)
+        for step in call.steps:
             if not isinstance(step, Answers):
+                has_failures = has_failures or isinstance(step, Fail | Hold)
+                has_letters = has_letters or (isinstance(step, Bury) and step.is_kept)
                 if step.headers:
                     arguments += ("t", step.headers)
                 arguments += self._encode(step)
@@ -176,12 +156,16 @@ class _Encoder:
             scope = step.scope_id
             is_aging = aging is None or scope in aging
             if step.has_states:
-                out, state = self._out(scope), self._state(scope)
                 letter = "s" if is_aging else "S"
+                out, state = self._out(scope), self._state(scope)
                 arguments += (letter, out, state, step.expected, step.count())
             else:
-                arguments += ("a" if is_aging else "A", self._out(scope), step.count())
+                # That a key may be named twice does no harm, and is seldom.
+                names.append(replies(partition, scope))
+                arguments += ("a" if is_aging else "A", len(names), step.count())
             arguments += step.arguments
+        flags = "r" * call.is_resent + "f" * has_failures + "d" * has_letters
+        arguments[begin - 3], arguments[begin - 1] = flags, len(arguments) - begin
 
     def _encode(self, operation: Further) -> list[Argument]:
         scope, partition = operation.scope_id, self._partition
@@ -217,13 +201,6 @@ class _Encoder:
             return (0,)
         action = "" if state.packed is None else ("s" if state.packed else "d")
         return (self._state(scope), action, state.expected, state.packed or b"")
-
-    def _state(self, scope: ScopeId) -> int:
-        number = self._states.get(scope)
-        if number is None:
-            name = self._keys.state(self._partition, scope)
-            number = self._states[scope] = self._number(name)
-        return number
 
 
 def part_answers(answer: object, calls: Sequence[Call]) -> Sequence[object]:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..broker.calls import (
-    MAX_BYTES,
     MAX_OPERATIONS,
     Retention,
     are_all_done,
@@ -45,7 +44,7 @@ from ..model import EntryId, Partition, ScopeId
 from .holding import Holding, Track
 from .meter import Meter
 from .outage import Outage
-from .queues import Flight, Queue, Sent, Way
+from .queues import Flight, Queue, Sent, Way, load_groups
 from .results import Result, results_of
 
 BETWEEN_S = 0.02
@@ -57,8 +56,8 @@ QUEUE_LIMIT_BYTES = 4 * 2**20
 class Desk(Protocol):
     """Takes the answers; see `wherry.runtime.settlement.Settlement`."""
 
-    def settle_done(self, holding: Holding, sent: Sequence[Sent]) -> None:
-        """All operations of a call took effect."""
+    def settle_done(self, calls: Sequence[tuple[Holding, Sequence[Sent]]]) -> None:
+        """All operations of these calls took effect."""
         ...
 
     def settle(self, holding: Holding, results: Sequence[Result] | None) -> None:
@@ -81,7 +80,7 @@ class Committer:
         retention: Retention,
         hooks: Hooks,
         desk: Desk,
-        node_of: Callable[[Partition], str] = lambda _: "",
+        node_of: Callable[[Partition], str] | None = None,
     ) -> None:
         """Carry operations.
 
@@ -92,7 +91,7 @@ class Committer:
             retention: of what is written.
             hooks: reports.
             desk: gets the answers.
-            node_of: names the node to which the calls of a partition go now.
+            node_of: names the node to which the calls of a partition go now; None: there is one.
         """
         self.meter: Meter | None = None
         self._link = link
@@ -163,14 +162,15 @@ class Committer:
         holding = queue.holding
         if holding.is_lost or queue.way is not None:
             return
-        name = self._node_of(holding.partition)
+        name = "" if self._node_of is None else self._node_of(holding.partition)
         way = self._ways.get(name)
         if way is None:
             way = self._ways[name] = Way()
             self._has_new.set()
         queue.way = way
+        if not way.ready:
+            way.work.set()
         way.ready[holding] = queue
-        way.work.set()
 
     def _make_queue(self, holding: Holding) -> Queue:
         self._queues = {one: queue for one, queue in self._queues.items() if not one.is_lost}
@@ -271,7 +271,7 @@ class Committer:
         self._make_ready(queue)
 
     async def _send(self, queues: Sequence[Queue]) -> None:
-        groups = self._group(queues)
+        groups = load_groups(queues, MAX_OPERATIONS if self._link.joins_slots else 0)
         if not groups:
             return
         calls = [[queue.call(flight) for queue, flight in group] for group in groups]
@@ -285,6 +285,9 @@ class Committer:
             self.meter.answered(sent_at_s, sizes)
         refusal: StoreUnavailable | StoreRefused | None = None
         for group, joined, answer in zip(groups, calls, answers, strict=True):
+            if are_all_done(answer, sum([flight.count for _, flight in group])):
+                self._done(group)
+                continue
             for (queue, flight), part in zip(group, part_answers(answer, joined), strict=True):
                 if is_try_again(part):
                     self._set_aside(queue, flight)
@@ -296,34 +299,27 @@ class Committer:
             # What was answered has nothing in flight any more; the others are sent again.
             raise refusal
 
-    def _group(self, queues: Sequence[Queue]) -> list[list[tuple[Queue, Flight]]]:
-        """The queues with something to send, those together that fit into one command."""
-        groups: list[list[tuple[Queue, Flight]]] = []
-        most = MAX_OPERATIONS if self._link.joins_slots else 0
-        count = size = 0
-        for queue in queues:
-            flight = queue.load()
-            if flight is None:
-                continue
-            count += flight.count
-            size += flight.size_bytes
-            if not groups or count > most or size > MAX_BYTES:
-                groups.append([])
-                count, size = flight.count, flight.size_bytes
-            groups[-1].append((queue, flight))
-        return groups
-
-    def _answer(self, queue: Queue, flight: Flight, answer: object) -> None:
-        queue.flight = None
-        holding = queue.holding
-        if are_all_done(answer, flight.count):
+    def _done(self, group: Sequence[tuple[Queue, Flight]]) -> None:
+        """Everything of these took effect."""
+        for queue, flight in group:
+            queue.flight = None
             if flight.aging:
                 flight.note_age(self._young_s)
-            if holding.emits > queue.emitted:
+            if queue.holding.emits > queue.emitted:
                 queue.note_emits(flight)
-            self._desk.settle_done(holding, flight.sent)
-        else:
-            self._settle(queue, flight, answer)
+        self._desk.settle_done([(queue.holding, flight.sent) for queue, flight in group])
+        for queue, _ in group:
+            if queue.waiting:
+                self._make_ready(queue)
+            if queue.flushed:
+                queue.wake()
+
+    def _answer(self, queue: Queue, flight: Flight, answer: object) -> None:
+        if are_all_done(answer, flight.count):
+            self._done([(queue, flight)])
+            return
+        queue.flight = None
+        self._settle(queue, flight, answer)
         if queue.waiting:
             self._make_ready(queue)
         queue.wake()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from ..broker.calls import Call, split_point
-from ..broker.commits import Answers, Emit, Step
+from ..broker.calls import MAX_BYTES, Call, split_point
+from ..broker.commits import Answers, Emit, Step, weight_of
 from ..model import ScopeId
 from .holding import Holding, Track
 
@@ -98,16 +98,20 @@ class Queue:
         if self.flight is not None or not self.waiting:
             return self.flight
         waiting = self.waiting
-        fitting, count, size = split_point(map(_STEP, waiting))
+        if len(waiting) == 1:
+            fitting, (count, size) = 1, weight_of(waiting[0][0])
+        else:
+            fitting, count, size = split_point(map(_STEP, waiting))
         if fitting == len(waiting):
             sent = list(waiting)
             waiting.clear()
         else:
             sent = [waiting.popleft() for _ in range(fitting)]
         self.growing.clear()
-        self.waiting_bytes -= sum(
-            [one.size_bytes for one, _ in sent if not isinstance(one, Answers)]
-        )
+        if self.waiting_bytes:
+            self.waiting_bytes -= sum(
+                [one.size_bytes for one, _ in sent if not isinstance(one, Answers)]
+            )
         self.flight = Flight(sent, count, size)
         return self.flight
 
@@ -140,3 +144,23 @@ class Queue:
             if not waiter.done():
                 waiter.set_result(None)
         self.flushed.clear()
+
+
+def load_groups(queues: Iterable[Queue], most: int) -> list[list[tuple[Queue, Flight]]]:
+    """Load the queues; those together that go in one command, of ``most`` operations or one queue.
+
+    Queues with nothing to send are left out.
+    """
+    groups: list[list[tuple[Queue, Flight]]] = []
+    count = size = 0
+    for queue in queues:
+        flight = queue.load()
+        if flight is None:
+            continue
+        count += flight.count
+        size += flight.size_bytes
+        if not groups or count > most or size > MAX_BYTES:
+            groups.append([])
+            count, size = flight.count, flight.size_bytes
+        groups[-1].append((queue, flight))
+    return groups

@@ -52,32 +52,34 @@ class Settlement:
         self._pool = pool
         self._hooks = hooks
 
-    def settle_done(self, holding: Holding, sent: Sequence[Sent]) -> None:
-        """Take the answer to a call of which everything took effect, as nearly all do."""
+    def settle_done(self, calls: Sequence[tuple[Holding, Sequence[Sent]]]) -> None:
+        """Take the answers to calls of which everything took effect, as nearly all do."""
         self._holdings.changed.set()
-        if holding.is_lost:
-            return
         rested: list[Track] = []
-        finished: list[EntryId] = []
         others: list[Further] = []
-        answered = 0
-        for step, track in sent:
-            if isinstance(step, Answers):
-                entry_ids = step.entry_ids()
-                finished += entry_ids
-                answered += len(entry_ids)
-                track.outstanding -= len(entry_ids)
-            else:
-                others.append(step)
-                track.outstanding -= 1
-                if isinstance(step, FINISHING):
-                    finished.append(step.entry_id)
-                    if isinstance(step, Bury) and step.attempts:
-                        self._tell(holding, step)
-            if not track.outstanding or holding.deferred.count:
-                rested.append(track)
-        self._holdings.tallies.answered(answered, others)
-        self._finish(holding, finished)
+        commits = answered = 0
+        for holding, sent in calls:
+            if holding.is_lost:
+                continue
+            commits += 1
+            finished: list[EntryId] = []
+            for step, track in sent:
+                if isinstance(step, Answers):
+                    entry_ids = step.entry_ids()
+                    finished += entry_ids
+                    answered += len(entry_ids)
+                    track.outstanding -= len(entry_ids)
+                else:
+                    others.append(step)
+                    track.outstanding -= 1
+                    if isinstance(step, FINISHING):
+                        finished.append(step.entry_id)
+                        if isinstance(step, Bury) and step.attempts:
+                            self._tell(holding, step)
+                if not track.outstanding or holding.deferred.count:
+                    rested.append(track)
+            self._finish(holding, finished)
+        self._holdings.tallies.answered(commits, answered, others)
         for track in rested:
             if track.settled and not track.outstanding:
                 track.wake()
@@ -94,7 +96,8 @@ class Settlement:
             tallies.fenced += 1
             self.lose(holding, "its lease is no longer ours")
             return
-        tallies.answered(0, [one.operation for one in results if one.outcome is Outcome.DONE])
+        done = [one.operation for one in results if one.outcome is Outcome.DONE]
+        tallies.answered(1, 0, done)
         odd: list[Result] = []
         for result in results:
             operation = result.operation
@@ -197,8 +200,11 @@ class Settlement:
     def _rest(self, track: Track) -> None:
         """Something of a scope is acknowledged: it may have room, or be idle now."""
         lane, deferred = track.lane, track.holding.deferred
-        is_short = lane is None or len(lane.input_queue.items) < self._refill_below
-        if deferred.count and is_short and deferred.has(track.scope_id):
+        if (
+            deferred.count
+            and (lane is None or len(lane.input_queue.items) < self._refill_below)
+            and deferred.has(track.scope_id)
+        ):
             self.refill(track)
         if track.outstanding:
             return

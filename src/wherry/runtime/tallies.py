@@ -44,14 +44,15 @@ class Tallies:
     handoffs: int = 0
     evictions: int = 0
 
-    def answered(self, plain: int, others: Iterable[Operation]) -> None:
-        """A call was answered, and this took effect.
+    def answered(self, commits: int, plain: int, others: Iterable[Operation]) -> None:
+        """Calls were answered, and this took effect.
 
         Args:
+            commits: so many calls.
             plain: so many messages, each with one reply and nothing else.
             others: all other operations.
         """
-        self.commits += 1
+        self.commits += commits
         self.done += plain
         self.replies += plain
         for one in others:

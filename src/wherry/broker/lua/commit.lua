@@ -374,10 +374,13 @@ function operations.t()
 end
 
 local function is_fenced(token, emitted)
+  if emitted == '0' then
+    return call('HGET', lease_key, 'token') ~= token
+  end
   local found = call('HMGET', lease_key, 'token', 'emit')
   -- A lease that has forgotten an emit has gone back in time under its owner: what this tenure wrote
   -- is not there any more, and it must not go on where it stopped.
-  return found[1] ~= token or emitted ~= '0' and tonumber(found[2] or '0') < tonumber(emitted)
+  return found[1] ~= token or tonumber(found[2] or '0') < tonumber(emitted)
 end
 
 local function has(flags, flag)
