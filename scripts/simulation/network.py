@@ -190,6 +190,7 @@ class Connection(FakeAsyncRedisConnection):
         except asyncio.CancelledError:
             if self._node.network.chance.random() < 0.5:
                 self._carry_out(self._sock, command, is_late=True)
+            await self.disconnect(nowait=True)  # as redis-py does
             raise
 
     async def _before(self, fate: str, command: Any) -> None:

@@ -143,7 +143,7 @@ async def test_each_partition_is_read_by_itself():
 async def test_partition_that_is_handed_on_is_read_no_longer():
     async with reading() as desk:
         (zero, first), (one, second) = await desk.hold(0), await desk.hold(1)
-        zero.ledger.is_draining = True
+        zero.ledger.drain()
         desk.holdings.changed.set()
         await until(lambda: first.is_closed)
         desk.holdings.remove(one)
@@ -218,7 +218,7 @@ async def test_stream_that_was_overwritten_stops_its_own_partition_alone():
     async with reading() as desk:
         (zero, first), (_, second) = await desk.hold(0), await desk.hold(1)
         first.read.answer.set_exception(StoreError("WRONGTYPE"))
-        await until(lambda: zero.is_unreadable)
+        await until(lambda: zero.ledger.is_unreadable)
         second.read.bring(1)
         await until(lambda: len(second.reads) == 2)
         assert len(first.reads) == 1

@@ -120,7 +120,7 @@ def test_reader_rests_while_a_request_to_unblock_is_unanswered():
         assert link.asked[-1] == ("CLIENT", "UNBLOCK", 7)
         link.reads[0].set_result(None)
         for one in (first, second):
-            one.ledger.is_draining = True
+            one.ledger.drain()
         holdings.changed.set()
         loop.settle()  # raises if it never rests
     finally:

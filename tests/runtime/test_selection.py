@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.runtime.test_reader import holding
 from wherry import Config
 from wherry.model import EntryId, ScopeId
-from wherry.runtime.holding import Holdings
+from wherry.runtime.holding import Holding, Holdings
 from wherry.runtime.selection import BATCH, MAX_COUNT, Selection
 from wherry.runtime.window import Room
 
@@ -67,3 +68,70 @@ def test_while_commits_are_answered_a_read_waits_for_room_for_a_batch():
     assert chooser.choose(0, is_settling=False) is not None
     ledger.forget(EntryId("1-0"))
     assert chooser.choose(0, is_settling=True) is not None
+
+
+CHANGES: dict[str, Callable[[Holdings, Holding], None]] = {
+    "lost": lambda holdings, one: holdings.remove(one),
+    "drains": lambda _, one: one.ledger.drain(),
+    "is unreadable": lambda _, one: one.ledger.mark(is_unreadable=True),
+    "has enough in hand": lambda _, one: one.ledger.hold_all(
+        {EntryId(f"{n}-0"): 1 for n in range(4)}
+    ),
+    "has enough deferred": lambda _, one: one.deferred.give_back(
+        ScopeId("s"), [EntryId(f"{n}-0") for n in range(5)]
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_partition_that_may_not_be_read_any_more_is_left_out(
+    change: Callable[[Holdings, Holding], None],
+):
+    chooser, holdings = selection(3, in_flight_per_partition=4, deferred=5)
+    one, *others = holdings.all()
+    before = chooser.choose(0, is_settling=False)
+    assert before is not None
+    assert set(before.rewinds) == {one, *others}
+    change(holdings, one)
+    after = chooser.choose(1, is_settling=False)
+    assert after is not None
+    assert set(after.rewinds) == set(others)
+
+
+def test_partition_that_comes_or_is_a_stream_again_is_read():
+    chooser, holdings = selection(2)
+    one, other = holdings.all()
+    other.ledger.mark(is_unreadable=True)
+    first = chooser.choose(0, is_settling=False)
+    assert first is not None
+    assert set(first.rewinds) == {one}
+    other.ledger.mark(is_unreadable=False)
+    assert chooser.is_outdated(first)
+    holdings.add(late := holding(7))
+    second = chooser.choose(1, is_settling=False)
+    assert second is not None
+    assert set(second.rewinds) == {one, other, late}
+    assert not chooser.is_outdated(second)
+
+
+def test_read_that_waits_behind_an_old_cursor_is_outdated():
+    chooser, holdings = selection(2)
+    choice = chooser.choose(0, is_settling=False)
+    assert choice is not None
+    assert not chooser.is_outdated(choice)
+    holdings.all()[1].ledger.rewind()
+    assert chooser.is_outdated(choice)
+    again = chooser.choose(1, is_settling=False)
+    assert again is not None
+    assert not chooser.is_outdated(again)
+
+
+def test_partition_claimed_anew_takes_the_place_of_the_one_before():
+    chooser, holdings = selection(1)
+    [before] = holdings.all()
+    before.ledger.hold(EntryId("1-0"), 9)
+    holdings.add(now := holding(0))
+    assert holdings.in_flight() == (0, 0)
+    choice = chooser.choose(0, is_settling=False)
+    assert choice is not None
+    assert set(choice.rewinds) == {now}

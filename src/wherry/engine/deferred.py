@@ -10,17 +10,33 @@ from array import array
 from collections.abc import Sequence
 
 from ..model import EntryId, ScopeId, id_key
+from .hand import Hand
 
 
 class Deferred:
-    """Waiting ids of one partition, by scope, in order."""
+    """Waiting ids of one partition, by scope, in order.
 
-    __slots__ = ("_queues", "count")
+    Attributes:
+        count: how many.
+    """
+
+    __slots__ = ("_hand", "_queues", "count")
 
     def __init__(self) -> None:
         """Start empty."""
+        self._hand = Hand()
         self._queues: dict[ScopeId, array[int]] = {}
         self.count = 0
+
+    def join(self, hand: Hand) -> None:
+        """Be counted there from now on, and no more where it was."""
+        self._hand.deferred -= self.count
+        hand.deferred += self.count
+        self._hand = hand
+
+    def _add(self, count: int) -> None:
+        self.count += count
+        self._hand.deferred += count
 
     def has(self, scope_id: ScopeId) -> bool:
         """Whether a scope has deferred entries; then newer ones must be deferred too."""
@@ -41,14 +57,14 @@ class Deferred:
         if queue is None:
             queue = self._queues[scope_id] = array("Q")
         queue.extend(id_key(entry_id))
-        self.count += 1
+        self._add(1)
 
     def give_back(self, scope_id: ScopeId, entry_ids: Sequence[EntryId]) -> None:
         """Put ids that were taken before the others of their scope again."""
         head = array("Q", [part for one in entry_ids for part in id_key(one)])
         if head:
             self._queues[scope_id] = head + self._queues.get(scope_id, array("Q"))
-            self.count += len(entry_ids)
+            self._add(len(entry_ids))
 
     def take(self, scope_id: ScopeId, most: int) -> Sequence[EntryId]:
         """Take up to ``most`` of the oldest ids of a scope."""
@@ -59,10 +75,10 @@ class Deferred:
         del queue[: 2 * most]
         if not queue:
             del self._queues[scope_id]
-        self.count -= len(head) // 2
+        self._add(-len(head) // 2)
         return [EntryId(f"{head[i]}-{head[i + 1]}") for i in range(0, len(head), 2)]
 
     def clear(self) -> None:
         """Forget all; the partition is read again from its beginning."""
         self._queues.clear()
-        self.count = 0
+        self._add(-self.count)

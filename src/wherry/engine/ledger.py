@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import repeat
 
 from ..model import ORIGIN, EntryId, Partition, Token, id_key
+from .hand import Hand
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +24,9 @@ class Ledger:
     Attributes:
         partition: its number.
         token: of the tenure.
+        hand: where what is held here is counted, too.
         is_draining: nothing new is read, the partition is being handed on.
+        is_unreadable: nothing is read, something else was written over the input stream.
         cursor: last id read; the next read starts behind it.
         in_flight: entries held, in count.
         in_flight_bytes: the same in bytes.
@@ -34,7 +37,9 @@ class Ledger:
 
     partition: Partition
     token: Token
+    hand: Hand = field(default_factory=Hand)
     is_draining: bool = False
+    is_unreadable: bool = False
     cursor: EntryId = ORIGIN
     rewinds: int = 0
     in_flight: int = 0
@@ -48,6 +53,17 @@ class Ledger:
         """First part of the token."""
         return self.token.partition(":")[0]
 
+    def join(self, hand: Hand) -> None:
+        """Be counted there from now on, and no more where it was."""
+        is_buried = self.hand.with_tombstones.pop(self, False) is None
+        for one, sign in (self.hand, -1), (hand, 1):
+            one.entries += sign * self.in_flight
+            one.size_bytes += sign * self.in_flight_bytes
+            one.changes += 1
+        if is_buried:
+            hand.with_tombstones[self] = None
+        self.hand = hand
+
     def knows(self, entry_id: EntryId) -> bool:
         """Whether an entry is in hand, or finished with a read still on its way."""
         return entry_id in self.held or entry_id in self.tombstones
@@ -56,14 +72,12 @@ class Ledger:
         """Take an entry in hand."""
         assert entry_id not in self.held, "an entry is in hand once"
         self.held[entry_id] = size_bytes
-        self.in_flight += 1
-        self.in_flight_bytes += size_bytes
+        self._count(1, size_bytes)
 
     def hold_all(self, sizes_bytes: Mapping[EntryId, int]) -> None:
         """Take entries in hand, each with its size."""
         self.held.update(sizes_bytes)
-        self.in_flight += len(sizes_bytes)
-        self.in_flight_bytes += sum(sizes_bytes.values())
+        self._count(len(sizes_bytes), sum(sizes_bytes.values()))
         assert self.in_flight == len(self.held), "an entry is in hand once"
 
     def finish(self, entry_ids: Collection[EntryId], reads_sent: int, reads_answered: int) -> None:
@@ -74,21 +88,31 @@ class Ledger:
             reads_sent: reads sent so far.
             reads_answered: reads answered so far, at most ``reads_sent``.
         """
-        self.in_flight_bytes -= sum(map(self.held.pop, entry_ids, repeat(0)))
-        self.in_flight = len(self.held)
+        size_bytes = sum(map(self.held.pop, entry_ids, repeat(0)))
+        self._count(len(self.held) - self.in_flight, -size_bytes)
         if reads_sent > reads_answered and entry_ids:
             self.tombstones.update(entry_ids)
             self._buried.append((reads_sent, entry_ids))
+            self.hand.with_tombstones[self] = None
 
     def forget(self, entry_id: EntryId) -> None:
         """Let go of an entry that was not finished; a later read brings it again."""
-        self.in_flight_bytes -= self.held.pop(entry_id, 0)
-        self.in_flight = len(self.held)
+        size_bytes = self.held.pop(entry_id, 0)
+        self._count(len(self.held) - self.in_flight, -size_bytes)
+
+    def _count(self, entries: int, size_bytes: int) -> None:
+        hand = self.hand
+        self.in_flight += entries
+        self.in_flight_bytes += size_bytes
+        hand.entries += entries
+        hand.size_bytes += size_bytes
 
     def answered(self, reads_answered: int) -> None:
         """Reads up to this number were answered, or their connection is closed."""
         while self._buried and self._buried[0][0] <= reads_answered:
             self.tombstones.difference_update(self._buried.popleft()[1])
+        if not self._buried:
+            self.hand.with_tombstones.pop(self, None)
 
     def advance(self, entry_id: EntryId) -> None:
         """Everything up to this id has been read."""
@@ -98,6 +122,17 @@ class Ledger:
         """Read from the beginning, skipping what is in hand."""
         self.cursor = ORIGIN
         self.rewinds += 1
+        self.hand.changes += 1
+
+    def drain(self) -> None:
+        """Read nothing new."""
+        self.is_draining = True
+        self.hand.changes += 1
+
+    def mark(self, *, is_unreadable: bool) -> None:
+        """The input stream was found to be something else, or a stream again."""
+        self.is_unreadable = is_unreadable
+        self.hand.changes += 1
 
     def is_behind(self, last_id: EntryId) -> bool:
         """Whether the cursor has not reached an id yet."""

@@ -43,7 +43,7 @@ class Allowance:
         ledger, config = holding.ledger, self._config
         if (
             ledger.in_flight >= config.in_flight_per_partition
-            or holding.is_unreadable
+            or holding.ledger.is_unreadable
             or holding.deferred.count >= config.deferred
         ):
             return 0

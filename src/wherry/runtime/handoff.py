@@ -64,7 +64,7 @@ class HandOff:
 
     def _close(self, holding: Holding) -> None:
         """Begin nothing of a holding any more, and end its lanes when they are done."""
-        holding.ledger.is_draining = True
+        holding.ledger.drain()
         self._holdings.changed.set()
         holding.deferred.clear()
         for track in holding.tracks.values():

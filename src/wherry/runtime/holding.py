@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..engine.deferred import Deferred
+from ..engine.hand import Hand
 from ..engine.ledger import Ledger
 from ..engine.suspects import Takeover
 from ..model import AttemptsRow, EntryId, Partition, ScopeId, Token, partition_of
@@ -124,7 +125,6 @@ class Holding:
         takeover: judges entries that an owner who left uncleanly may have had in hand.
         last_id: newest entry when it was claimed.
         is_lost: the lease is somebody else's, or was given up.
-        is_unreadable: its input stream was overwritten by something else.
         emits: number of the last emit.
         runs: number of the last run that wrote replies before its commit.
     """
@@ -138,7 +138,6 @@ class Holding:
     held: dict[EntryId, ScopeId] = field(default_factory=lambda: {})
     takeover: Takeover | None = None
     is_lost: bool = False
-    is_unreadable: bool = False
     emits: int = 0
     runs: int = 0
 
@@ -146,6 +145,11 @@ class Holding:
     def partition(self) -> Partition:
         """Its number."""
         return self.ledger.partition
+
+    def join(self, hand: Hand) -> None:
+        """Be counted there from now on, and no more where it was."""
+        self.ledger.join(hand)
+        self.deferred.join(hand)
 
     def track(self, scope_id: ScopeId) -> Track:
         """The track of a scope, made if there is none."""
@@ -186,6 +190,7 @@ class Holdings:
         "changed",
         "damaged",
         "ears",
+        "hand",
         "ownerless",
         "partitions",
         "tallies",
@@ -203,8 +208,10 @@ class Holdings:
         ``unheld`` are claimed and not in hand yet, each with its token;
         ``unserved`` are those avoided here and taken by nobody else; ``ownerless`` is how many of
         the namespace had no owner at the last beat; ``tallies`` count what was done with all that
-        were ever owned; ``ears`` are the reads of all that are owned.
+        were ever owned; ``ears`` are the reads of all that are owned, and ``hand`` is what they
+        have in hand.
         """
+        self.hand = Hand()
         self.ears: Ears = SharedReads(Reads())
         self.tallies = Tallies()
         self.avoided: set[Partition] = set()
@@ -235,7 +242,11 @@ class Holdings:
 
     def add(self, holding: Holding) -> None:
         """Own a partition."""
+        before = self._by_partition.get(holding.partition)
+        if before is not None:
+            before.join(Hand())
         self._by_partition[holding.partition] = holding
+        holding.join(self.hand)
         self.unheld.pop(holding.partition, None)
         self.tallies.claims += 1
         self.tallies.takeovers += holding.takeover is not None
@@ -246,6 +257,7 @@ class Holdings:
         holding.is_lost = True
         if self._by_partition.get(holding.partition) is holding:
             del self._by_partition[holding.partition]
+            holding.join(Hand())
         for track in holding.tracks.values():
             track.wake()
         self.changed.set()
@@ -264,8 +276,4 @@ class Holdings:
 
     def in_flight(self) -> tuple[int, int]:
         """Entries in hand and their bytes."""
-        ledgers = [holding.ledger for holding in self._by_partition.values()]
-        return (
-            sum([ledger.in_flight for ledger in ledgers]),
-            sum([ledger.in_flight_bytes for ledger in ledgers]),
-        )
+        return self.hand.entries, self.hand.size_bytes

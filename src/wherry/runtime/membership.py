@@ -173,7 +173,7 @@ class Membership:
             return self._config.beat_s
         leaving = [*self._avoided(), *self._idlest(plan.shed)]
         for holding in leaving:
-            holding.ledger.is_draining = True
+            holding.ledger.drain()
             tasks.create_task(self._actions.hand_off(holding), name=f"hand-off:{holding.partition}")
         if leaving:
             self._holdings.changed.set()

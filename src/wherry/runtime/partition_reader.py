@@ -190,7 +190,7 @@ class PartitionReader:
 
     def _leave_out(self, error: StoreError) -> None:
         holding = self._holding
-        holding.is_unreadable = True
+        holding.ledger.mark(is_unreadable=True)
         self._around.hooks.warn(
             "an input stream was overwritten by something else and is not read; "
             "rename or delete its key",

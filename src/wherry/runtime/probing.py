@@ -74,7 +74,8 @@ class Probing:
 
     def look(self) -> None:
         """Something has changed that a stop, or a probe, may wait for."""
-        self._changed.set()
+        if self._suspects:
+            self._changed.set()
 
     def admits(self, lane: Lane, item: Item) -> bool:
         """Whether a lane may start on an item now."""

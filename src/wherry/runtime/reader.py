@@ -7,7 +7,6 @@ what is in hand is skipped. Without room nothing is read: Redis is the buffer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -170,10 +169,13 @@ class Reader:
         if is_single:
             await asyncio.sleep(0)  # and the committer
         elif self._gate.is_settling():
-            self._holdings.changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GATHER_S):
-                    await self._holdings.changed.wait()
+            changed = self._holdings.changed
+            changed.clear()
+            timer = asyncio.get_running_loop().call_later(GATHER_S, changed.set)
+            try:
+                await changed.wait()
+            finally:
+                timer.cancel()
 
     async def _prove(self) -> None:
         """Read nothing, only to see that reads are answered: until then nothing is claimed."""
@@ -196,7 +198,8 @@ class Reader:
         found = False
         for holding, key, answer in zip(asked, keys, answers, strict=True):
             if isinstance(answer, StoreError):
-                found = holding.is_unreadable = True
+                found = True
+                holding.ledger.mark(is_unreadable=True)
                 self._hooks.warn(
                     "an input stream was overwritten by something else and is not read; "
                     "rename or delete its key",
@@ -270,9 +273,8 @@ class Reader:
             if not self._router.route(holding, entries, room) or len(entries) >= choice.count:
                 backlogged.append(holding)
         self._selection.note(choice.rewinds, backlogged, room)
-        for holding in self._holdings.all():
-            if holding.ledger.tombstones:
-                holding.ledger.answered(self._reads.answered)
+        for ledger in [*self._holdings.hand.with_tombstones]:
+            ledger.answered(self._reads.answered)
 
     async def _interrupt(self, read: int) -> None:
         """Let a blocking read return at once; where that is forbidden, close its connection."""

@@ -40,8 +40,8 @@ async def recheck(link: Link, keys: Keys, holdings: Holdings) -> None:
         for holding, cursor, size in zip(quiet, cursors, sizes, strict=True):
             if isinstance(size, Exception):
                 continue
-            if holding.is_unreadable:
-                holding.is_unreadable = False
+            if holding.ledger.is_unreadable:
+                holding.ledger.mark(is_unreadable=False)
                 holdings.changed.set()
             if size and holding.ledger.cursor == cursor and not holding.ledger.in_flight:
                 holding.ledger.rewind()

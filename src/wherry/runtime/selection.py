@@ -36,11 +36,13 @@ class Choice:
         rewinds: number of rewinds of each partition to be read, in the order of routing.
         count: most entries of each.
         is_partial: partitions with a backlog are left out; then it must not wait.
+        changes: of the worker's hand when it was made.
     """
 
     rewinds: dict[Holding, int]
     count: int
     is_partial: bool
+    changes: int
 
 
 class Selection:
@@ -106,6 +108,7 @@ class Selection:
             {one: one.ledger.rewinds for one in (*quiet[first:], *quiet[:first], *chosen)},
             count,
             is_partial=len(chosen) < len(backlogged),
+            changes=self._holdings.hand.changes,
         )
 
     def _affordable(self, room: Room) -> int:
@@ -117,11 +120,14 @@ class Selection:
 
     def is_outdated(self, choice: Choice) -> bool:
         """Whether a choice leaves out what can be read, or waits behind an old cursor."""
+        is_all = len(choice.rewinds) == len(self._holdings)
+        if is_all and choice.changes == self._holdings.hand.changes:
+            return False
         for holding, rewinds in choice.rewinds.items():
             ledger = holding.ledger
             if ledger.rewinds != rewinds or holding.is_lost or ledger.is_draining:
                 return True
-        if len(choice.rewinds) == len(self._holdings):
+        if is_all:
             return False
         return not choice.rewinds.keys() >= self.window.with_space().keys()
 

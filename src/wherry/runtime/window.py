@@ -30,12 +30,14 @@ class Room:
 class Window:
     """The bounds of the entries in hand: of all, and of each partition."""
 
-    __slots__ = ("_config", "_holdings")
+    __slots__ = ("_changes", "_config", "_holdings", "_with_space")
 
     def __init__(self, config: Config, holdings: Holdings) -> None:
         """Look at a worker's holdings."""
         self._config = config
         self._holdings = holdings
+        self._with_space: dict[Holding, None] = {}
+        self._changes = -1  # of the hand when that was found
 
     def room(self) -> Room:
         """What may be taken now."""
@@ -50,11 +52,19 @@ class Window:
     def with_space(self) -> dict[Holding, None]:
         """The partitions that may be read, as far as each goes for itself."""
         most, deferred = self._config.in_flight_per_partition, self._config.deferred
-        return {
+        hand = self._holdings.hand
+        # As long as all together have less than one of them may have, none is at its bound.
+        is_same = hand.entries < most and hand.deferred < deferred
+        if is_same and self._changes == hand.changes:
+            return self._with_space
+        found = {
             one: None
             for one in self._holdings.all()
             if (ledger := one.ledger).in_flight < most
             and not ledger.is_draining
-            and not one.is_unreadable
+            and not ledger.is_unreadable
             and one.deferred.count < deferred
         }
+        if is_same:
+            self._with_space, self._changes = found, hand.changes
+        return found
