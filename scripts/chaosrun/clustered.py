@@ -109,14 +109,13 @@ class ClusterFailovers:
         moved = asyncio.create_task(self._been_there_and_back.wait(), name="moved slots")
         try:
             await asyncio.wait([moving, moved], return_when=asyncio.FIRST_COMPLETED)
-            while not self._quota.is_done() or messages_done() < 1:
+            while not moving.done() and (not self._quota.is_done() or messages_done() < 1):
                 began_s = time.monotonic()
                 kind = self._quota.begin(random_, set()) or IN_CLUSTER
                 counts = await self._fail_over(random_, on_switched)
                 self._quota.end(kind, is_done=True, counts=counts)
                 left_s = max(0.0, began_s + self._every_s - time.monotonic())
-                if (await asyncio.wait([moving], timeout=left_s))[0]:
-                    break
+                await asyncio.wait([moving], timeout=left_s)
         finally:
             moved.cancel()
             moving.cancel()

@@ -49,7 +49,7 @@ MUTANTS: dict[str, Mutant] = {
     "no fence": Mutant("commit", FENCE, "if false then"),
     "epoch instead of token": Mutant(
         "commit",
-        "found[1] ~= token",
+        "call('HGET', lease_key, 'token') ~= token",
         "call('HGET', lease_key, 'epoch') ~= string.match(token, '^%d*')",
     ),
     "a higher epoch passes the fence": Mutant(

@@ -13,6 +13,9 @@ from tests.servers import Server
 from tests.servers_plugin import StartServer
 from wherry.broker.connect import open_store
 from wherry.client import Client, Envelope
+from wherry.client.envelope import pack_plain
+from wherry.client.outgoings import Batch, part
+from wherry.client.outlets import Outlet
 from wherry.config import Config
 from wherry.errors import (
     BacklogFull,
@@ -23,7 +26,7 @@ from wherry.errors import (
     StoreUnavailable,
     WrongLoop,
 )
-from wherry.model import Entry, id_key, partition_of
+from wherry.model import Entry, Partition, id_key, partition_of
 
 
 async def sent(url: str, scope: str, count: int) -> list[Entry]:
@@ -468,3 +471,55 @@ async def test_cancelled_bulk_is_sent_no_further(start_server: StartServer):
         await client.send("scope", say(3_001))
     entries = await sent(server.url, "scope", 1_026)
     assert [entry.message["number"] for entry in entries] == [*range(1_025), 3_001]
+
+
+async def test_connections_lost_in_silence_are_waited_for_once(redis_server: Server):
+    """One is for looks at the namespace, one for messages; what strikes one may strike both."""
+    config = Config(socket_timeout_s=0.4, block_s=0.2)
+    async with proxy(redis_server.port) as way, Client(way.url, config=config) as client:
+        await client.send("scope", say(0))
+        way.swallows_answers = {*way._wires}.__contains__
+        client._session._look_at_s = 0.0  # it is time to look again
+        with pytest.raises(StoreUnavailable, match="was not appended"):
+            await client.send("scope", say(1))
+        await client.send("scope", say(2))
+        way.swallows_answers = {*way._wires}.__contains__
+        with pytest.raises(StoreUnavailable, match="may or may not"):
+            await client.send("scope", say(3))
+        client._session._look_at_s = 0.0
+        await client.send("scope", say(4))
+
+
+async def test_bulk_that_is_cut_off_says_so(start_server: StartServer):
+    server = start_server()
+    async with Client(server.url) as client:
+        await client.send("scope", say(0))
+        server.pause()
+        bulk = asyncio.create_task(client.send_many(("scope", say(n)) for n in range(1, 3_001)))
+        outlet = client._sender._outlets[""]
+        await until(lambda: len(outlet.waiting) == 1)
+        assert outlet.task is not None
+        outlet.task.cancel()
+        with pytest.raises(ClientClosed) as raised:
+            await bulk
+        server.resume()
+    assert raised.value.accepted == [None] * 2_048
+    assert isinstance(raised.value.__cause__, asyncio.CancelledError)
+
+
+async def test_what_waits_for_a_partition_is_found_whatever_count_it_was_put_for(redis_url: str):
+    async with Client(redis_url, partitions=4) as client:
+        await client.send("s0", say(0))
+        outlet = Outlet(client._session, client._sender)
+        entries = [pack_plain(f"s{n}", say(n), 1_000) for n in range(64)]
+        done = asyncio.get_running_loop().create_future()
+        batch = Batch(entries, [None] * 64, 64, done, None)
+        for parcel in part(batch, range(64), 4):
+            outlet.put(parcel)
+        wanted = [n for n in range(64) if partition_of(f"s{n}", 16) == 3]
+        taken = outlet.withdraw(Partition(3), 16)
+        assert [place for parcel in taken for place in parcel.places] == wanted
+        left = [place for parcel in outlet.waiting for place in parcel.places]
+        assert sorted(left + wanted) == list(range(64))
+        assert outlet.pending.total() == len(outlet.waiting)
+        assert outlet.pending[Partition(3)] == 0

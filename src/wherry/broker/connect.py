@@ -217,7 +217,7 @@ class Store:
         return link
 
     def single_link(self, *, answer_timeout_s: float | None = 10.0) -> Link:
-        """The same for one call at a time, quicker: for a worker's reads and commits.
+        """The same for one call at a time, quicker: for reads, commits and what clients send.
 
         In a cluster one call at a time to each node.
         """

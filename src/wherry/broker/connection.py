@@ -1,7 +1,7 @@
 """Connection: a socket to a server, commands packed and answers parsed by hiredis.
 
-For a worker's hot path: redis-py's asyncio connections cost more than twice as much for each
-command. One call at a time; nothing is ever sent again by itself.
+For the hot paths of workers and clients: redis-py's asyncio connections cost more than twice as
+much for each command. One call at a time; nothing is ever sent again by itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""SingleLink: a link with one connection of our own, for a worker's reads and commits.
+"""SingleLink: a link with one connection of our own, for reads, commits and what clients send.
 
 One call at a time. A call that failed, was cancelled, or was not answered in time closes the
 connection, and the next one makes another.

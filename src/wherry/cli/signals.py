@@ -92,7 +92,7 @@ class Signals:
                 self._expect_the_end()
 
     def _expect_the_end(self) -> None:
-        """The worker has ended: until the process has, no signal shall change its exit code."""
+        """The worker has ended; until the process has, only a third signal changes its code."""
         for one in (*_STOP, *_HANG_UP, *_SHOW):
             if signal.getsignal(one) is not signal.SIG_IGN:
                 signal.signal(one, self._hear_late)

@@ -137,6 +137,13 @@ class Parcel:
             results[place] = error
         self.batch.settled(len(left))
 
+    def abandon(self, error: WherryError) -> None:
+        """Nothing more becomes of them, nor of what is behind them."""
+        order = self.batch.order
+        if order is not None and order.error is None:
+            order.error = error
+        self.settle(error)
+
     def _refusal(self, backlog: int) -> BacklogFull:
         """There is no room for one, nor for what is behind it."""
         if self.batch.order is not None:

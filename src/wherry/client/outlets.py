@@ -81,7 +81,7 @@ class Outlet:
     __slots__ = ("_hall", "_is_apart", "_session", "pending", "replicas", "task", "waiting")
 
     def __init__(self, session: Session, hall: Hall, *, is_apart: bool = False) -> None:
-        """Write on the session's link; apart is a partition that was set aside."""
+        """Write on the link for messages; apart is a partition that was set aside."""
         self._session = session
         self._hall = hall
         self._is_apart = is_apart
@@ -101,11 +101,16 @@ class Outlet:
         if self.task is None and self.waiting:
             self.task = self._session.tasks.start(self._run(), "client:send")
 
-    def withdraw(self, partition: Partition) -> list[Parcel]:
-        """Take back what waits for a partition."""
-        taken = [one for one in self.waiting if one.partition == partition]
-        self.waiting = deque(one for one in self.waiting if one.partition != partition)
-        self._settled(taken)
+    def withdraw(self, partition: Partition, partitions: int) -> list[Parcel]:
+        """Take back what waits for a partition, of so many as there are now."""
+        waiting, self.waiting = self.waiting, deque()
+        self._settled(waiting)
+        taken: list[Parcel] = []
+        for parcel in (part for one in waiting for part in one.parted(partitions)):
+            if parcel.partition == partition:
+                taken.append(parcel)
+            else:
+                self.put(parcel)
         return taken
 
     async def _run(self) -> None:
@@ -116,11 +121,15 @@ class Outlet:
                 await self._write(parcels)
                 self._settled(parcels)
                 parcels = []
+        except BaseException as error:
+            failed = ClientClosed("this client was closed while it sent the message")
+            failed.__cause__ = error
+            for parcel in (*parcels, *self.waiting):
+                parcel.abandon(failed)
+            raise
         finally:
             self.task = None
             self.replicas = 0
-            for parcel in (*parcels, *self.waiting):
-                parcel.settle(ClientClosed("this client was closed while it sent the message"))
             self._hall.taken(
                 sum(len(one.places) for one in self.waiting),
                 sum(one.size_bytes for one in self.waiting),
@@ -160,6 +169,7 @@ class Outlet:
                 opened = await self._session.current()
             except WherryError as error:
                 failures = _fail(parcels, error, was_sent=False)
+                await self._session.doubt(error)
             else:
                 calls, rest = _choose(opened, parcels, self._session.config.backlog)
                 failures = await self._call(opened, calls)
@@ -184,9 +194,9 @@ class Outlet:
 
         Nothing was carried out, so that it may be sent again without a message id, too.
         """
-        between = {one.parcel.partition: None for one in failures if is_try_again(one.error)}
-        if self._is_apart or self._hall.is_closing:
+        if self._is_apart or self._hall.is_closing or not self._session.is_cluster:
             return failures, rest
+        between = {one.parcel.partition: None for one in failures if is_try_again(one.error)}
         for partition in between:
             parcels = [one.parcel for one in failures if one.parcel.partition == partition]
             parcels += [one for one in rest if one.partition == partition]
@@ -212,6 +222,7 @@ class Outlet:
                 self._terms(wanted),
             )
         except WherryError as error:
+            await self._session.doubt(error)
             parcels = [parcel for call in calls.values() for parcel in call.parcels]
             return _fail(parcels, error, was_sent=True)
         failures: list[Failure] = []

@@ -29,7 +29,7 @@ class Sender:
     )  # fmt: skip
 
     def __init__(self, session: Session) -> None:
-        """Send on the session's link, within ``in_flight`` entries and ``in_flight_bytes``."""
+        """Write within ``in_flight`` entries and ``in_flight_bytes``."""
         self._session = session
         self._outlets: dict[str, Outlet] = {"": Outlet(session, self)}
         self._routes: dict[Partition, Outlet] = {}  # in a cluster
@@ -126,7 +126,7 @@ class Sender:
     def set_aside(self, partition: Partition, parcels: Sequence[Parcel], outlet: Outlet) -> None:
         """See `wherry.client.outlets.Hall`."""
         apart = Outlet(self._session, self, is_apart=True)
-        waiting = outlet.withdraw(partition)
+        waiting = outlet.withdraw(partition, parcels[0].partitions)
         for parcel in (*parcels, *waiting):
             apart.put(parcel)
         # What was taken for a write waits again.

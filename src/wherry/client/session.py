@@ -15,7 +15,7 @@ from ..broker.slots import slot_of
 from ..broker.streams import open_namespace, read_partition_count
 from ..broker.wire import Keys
 from ..config import Config
-from ..errors import ClientClosed, StoreIncompatible, StoreUnavailable, WrongLoop
+from ..errors import ClientClosed, StoreIncompatible, StoreUnavailable, WherryError, WrongLoop
 from ..model import Partition, partition_of
 from .tasks import Tasks
 
@@ -136,6 +136,19 @@ class Session:
             self._look_at_s = asyncio.get_running_loop().time() + _LOOK_WITHIN_S
             return opened
 
+    async def doubt(self, error: WherryError) -> None:
+        """A look or a write has failed, and no write is under way: the next find new connections.
+
+        That one was lost in silence is only noticed by waiting for it. What has struck the one for
+        looks has the one for writes, too, and they would be waited for one after the other.
+        """
+        opened = self._opened
+        if opened is None or opened.writes is opened.link:
+            return
+        if isinstance(error, StoreUnavailable):
+            await opened.link.reconnect()
+            await opened.writes.reconnect()
+
     async def _once(self, work: Callable[[], Coroutine[Any, Any, Opened]]) -> Opened:
         """Do a piece of opening work for all who ask meanwhile."""
         if self._is_closed:
@@ -181,8 +194,10 @@ class Session:
         self.shut()
         await self.tasks.aclose()
         if self._opened is not None:
-            await self._opened.link.aclose()
-            await self._opened.writes.aclose()
+            try:
+                await self._opened.link.aclose()
+            finally:
+                await self._opened.writes.aclose()
             if isinstance(self._source, str):
                 await asyncio.to_thread(self._opened.store.close)
             self._opened = None

@@ -39,7 +39,7 @@ class Settlement:
     Attributes:
         committer: set once it exists; the two need each other.
         refill: fetches deferred entries of a scope; set once the loader exists.
-        settled: called after each call's results, and when a partition is lost; the same.
+        settled: called after the results of calls, and when a partition is lost; the same.
     """
 
     def __init__(self, holdings: Holdings, pool: Pool, hooks: Hooks, scope_waiting: int) -> None:

@@ -46,8 +46,8 @@ local function ask(...)
   return found
 end
 
--- By number of a key: how much it held before this call, false for a key of another type. Looked at
--- once for each: within a call nobody else writes.
+-- By number of a key: how much it held before it was first used by that number, false for a key of
+-- another type. Looked at once for each: within a call nobody else writes.
 local sizes = {}
 
 local function usable(number, question)
@@ -374,13 +374,12 @@ function operations.t()
 end
 
 local function is_fenced(token, emitted)
-  if emitted == '0' then
-    return call('HGET', lease_key, 'token') ~= token
+  if call('HGET', lease_key, 'token') ~= token then
+    return true
   end
-  local found = call('HMGET', lease_key, 'token', 'emit')
   -- A lease that has forgotten an emit has gone back in time under its owner: what this tenure wrote
   -- is not there any more, and it must not go on where it stopped.
-  return found[1] ~= token or tonumber(found[2] or '0') < tonumber(emitted)
+  return emitted ~= '0' and tonumber(call('HGET', lease_key, 'emit') or '0') < tonumber(emitted)
 end
 
 local function has(flags, flag)
