@@ -7,6 +7,7 @@ loses the order of reads and doubles writes.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -145,7 +146,8 @@ class PooledLink:
         # Not from a pool that is in use: a connection may be taken, or made, while it is closed.
         pool, self._client = self._client.connection_pool, self._make_client()
         await pool.update_active_connections_for_reconnect()
-        await pool.disconnect(inuse_connections=False)
+        with contextlib.suppress(redis_errors.RedisError):  # too slow to close: it is left alone
+            await pool.disconnect(inuse_connections=False)
 
     def _make_client(self) -> aioredis.Redis:
         client = self._make(self.greet)

@@ -146,8 +146,9 @@ class Session:
         if opened is None or opened.writes is opened.link:
             return
         if isinstance(error, StoreUnavailable):
-            await opened.link.reconnect()
             await opened.writes.reconnect()
+            # To close one encrypted connection in silence takes a while; nobody waits for that.
+            self.tasks.start(opened.link.reconnect(), "client:reconnect")
 
     async def _once(self, work: Callable[[], Coroutine[Any, Any, Opened]]) -> Opened:
         """Do a piece of opening work for all who ask meanwhile."""
