@@ -12,7 +12,7 @@ from tests.proxy import proxy
 from tests.servers import Server
 from tests.servers_plugin import StartServer
 from wherry.broker.connect import open_store
-from wherry.client import Client, Envelope
+from wherry.client import Client, Envelope, outlets
 from wherry.client.envelope import pack_plain
 from wherry.client.outgoings import Batch, part
 from wherry.client.outlets import Outlet
@@ -230,6 +230,22 @@ async def test_sending_whose_answer_is_lost(redis_server: Server):
         assert failed.value.accepted == [None, None]
     entries = await sent(redis_server.url, "scope", 5)
     assert [entry.message["number"] for entry in entries] == [0, 1, 2, 3, 4]
+
+
+async def test_what_may_have_been_appended_once_is_told_so_whatever_came_after(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    """The answer is lost; then the namespace cannot be looked at, and nothing is sent any more."""
+    monkeypatch.setattr(outlets, "_RESEND_FOR_S", 0.5)
+    async with proxy(redis_server.port) as way, Client(way.url) as client:
+        await client.send("scope", say(0))
+        way.lose_answers = 1_000
+        sending = asyncio.create_task(client.send("scope", say(1), message_id="m"))
+        await until(lambda: way.lost == 1)
+        client._session._look_at_s = 0.0  # it is time to look again
+        with pytest.raises(StoreUnavailable, match="may or may not have been appended"):
+            await sending
+    assert len(await sent(redis_server.url, "scope", 2)) == 2
 
 
 async def test_order_is_kept_when_idempotent_messages_are_sent_again(redis_server: Server):

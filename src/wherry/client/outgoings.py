@@ -80,6 +80,7 @@ class Parcel:
         partitions: of so many; 0: the count is not known, and all go together as yet.
         places: their indexes in the batch.
         size_bytes: of all of them, about.
+        was_sent: they may have been appended before, unseen.
     """
 
     batch: Batch
@@ -87,6 +88,7 @@ class Parcel:
     partitions: int
     places: list[int] = field(default_factory=lambda: [])
     size_bytes: int = 0
+    was_sent: bool = False
 
     def entries(self) -> list[Outgoing]:
         """What is sent."""
@@ -97,14 +99,15 @@ class Parcel:
         """The same for the count that the namespace has now."""
         if partitions == self.partitions:
             return [self]
-        return part(self.batch, self.places, partitions)
+        return part(self.batch, self.places, partitions, was_sent=self.was_sent)
 
-    def singly(self) -> list[Parcel]:
-        """Each message in a parcel of its own."""
+    def failed(self, error: WherryError, *, was_sent: bool) -> list[Failure]:
+        """One failure for each message: some may be sent again, and others not."""
+        was_sent = was_sent or self.was_sent
         return [
-            parcel
+            Failure(parcel, error)
             for place in self.places
-            for parcel in part(self.batch, (place,), self.partitions)
+            for parcel in part(self.batch, (place,), self.partitions, was_sent=was_sent)
         ]
 
     def answered(self, answers: Sequence[str], confirmed: int | WherryError, backlog: int) -> None:
@@ -151,7 +154,9 @@ class Parcel:
         return BacklogFull(self.partition, backlog)
 
 
-def part(batch: Batch, places: Iterable[int], partitions: int) -> list[Parcel]:
+def part(
+    batch: Batch, places: Iterable[int], partitions: int, *, was_sent: bool = False
+) -> list[Parcel]:
     """Messages of a batch by partition; together while the count of partitions is not known."""
     entries = batch.entries
     parcels: dict[Partition, Parcel] = {}
@@ -160,7 +165,7 @@ def part(batch: Batch, places: Iterable[int], partitions: int) -> list[Parcel]:
         partition = partition_of(entry.scope_id, partitions) if partitions else Partition(0)
         parcel = parcels.get(partition)
         if parcel is None:
-            parcel = parcels[partition] = Parcel(batch, partition, partitions)
+            parcel = parcels[partition] = Parcel(batch, partition, partitions, was_sent=was_sent)
         parcel.places.append(place)
         parcel.size_bytes += (
             len(entry.message) + len(entry.scope_keys) + len(entry.headers) + _OVERHEAD_BYTES
@@ -175,12 +180,10 @@ class Failure:
     Attributes:
         parcel: with this message alone.
         error: why.
-        was_sent: whether it may have been appended all the same.
     """
 
     parcel: Parcel
     error: WherryError
-    was_sent: bool
 
     def may_resend(self) -> bool:
         """Whether to send it once more does no harm, and may help."""
@@ -196,7 +199,7 @@ class Failure:
             outcome = (
                 "the message may or may not have been appended; with a message_id it can be sent "
                 "again without harm"
-                if self.was_sent
+                if self.parcel.was_sent
                 else "the message was not appended"
             )
             raised = StoreUnavailable(f"{error}; {outcome}")

@@ -168,7 +168,7 @@ class Outlet:
             try:
                 opened = await self._session.current()
             except WherryError as error:
-                failures = _fail(parcels, error, was_sent=False)
+                failures = [each for one in parcels for each in one.failed(error, was_sent=False)]
                 await self._session.doubt(error)
             else:
                 calls, rest = _choose(opened, parcels, self._session.config.backlog)
@@ -224,12 +224,13 @@ class Outlet:
         except WherryError as error:
             await self._session.doubt(error)
             parcels = [parcel for call in calls.values() for parcel in call.parcels]
-            return _fail(parcels, error, was_sent=True)
+            return [each for one in parcels for each in one.failed(error, was_sent=True)]
         failures: list[Failure] = []
         for partition, answer in answers.items():
             parcels = calls[partition].parcels
             if isinstance(answer, WherryError):
-                failures += _fail(parcels, answer, was_sent=isinstance(answer, NodeAway))
+                was_sent = isinstance(answer, NodeAway)
+                failures += [e for one in parcels for e in one.failed(answer, was_sent=was_sent)]
                 continue
             rest = iter(answer)
             for parcel in parcels:
@@ -267,8 +268,3 @@ def _choose(
             elif not calls.setdefault(parcel.partition, _Call()).take(parcel):
                 rest.append(parcel)
     return calls, rest
-
-
-def _fail(parcels: Iterable[Parcel], error: WherryError, *, was_sent: bool) -> list[Failure]:
-    """One failure for each message: some may be sent again, and others not."""
-    return [Failure(one, error, was_sent) for parcel in parcels for one in parcel.singly()]
