@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wherry.config import Config
+from wherry.engine.gathering import Usage
 from wherry.errors import ScopeClosed, WherryError
 from wherry.hooks import Hooks
 from wherry.worker import Worker
@@ -76,6 +77,14 @@ class Member:
         return self.ready.done()
 
 
+class CrowdedWorker(Worker):
+    """Its thread waits for a core most of the time."""
+
+    def _usage(self) -> Usage:
+        now_s = asyncio.get_running_loop().time()
+        return Usage(ran_s=now_s / 4, waited_s=now_s / 2)
+
+
 class Fleet:
     """Starts, freezes, kills and drains workers."""
 
@@ -100,7 +109,9 @@ class Fleet:
         name = f"w{self._started}"
         self._started += 1
         loop, node = self._network.loop, Node(name, self._network)
-        worker = Worker(self._application, SimulatedStore(node), self._config, hooks=self._hooks)
+        worker = CrowdedWorker(
+            self._application, SimulatedStore(node), self._config, hooks=self._hooks
+        )
         worker.worker_id = name
         task = loop.start_node(name, worker.arun())
         ready = loop.start_node(name, worker.ready())

@@ -73,6 +73,9 @@ class Config:
     beat_s: float = _setting(2.0, "seconds", "renewals; at most a third of the lease")
     drain_timeout_s: float = _setting(25.0, "seconds", "for running messages after SIGTERM")
     block_s: float = _setting(5.0, "seconds", "longest blocking read")
+    gather_s: float = _setting(
+        0.04, "seconds", "longest pause between reads where processes wait for cores; 0 never"
+    )
     socket_timeout_s: float = _setting(10.0, "seconds", "no answer for longer: reconnect")
     start_wait_s: float = _setting(60.0, "seconds", "a worker waits so long for its Redis at first")
     replicas_timeout_s: float = _setting(
@@ -117,6 +120,7 @@ class Config:
             "handler_timeout_s",
             "idle_timeout_s",
             "end_grace_s",
+            "gather_s",
             "retry_backoff_s",
             "start_wait_s",
         }

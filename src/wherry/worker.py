@@ -18,6 +18,7 @@ from .broker.leases import Leases
 from .broker.scripts import Scripts
 from .broker.wire import Keys, Meta
 from .config import Config
+from .engine.gathering import Usage
 from .engine.leases import Balance
 from .errors import ScopeClosed, StoreError, StoreRefused, StoreUnavailable
 from .hooks import Hooks
@@ -28,6 +29,7 @@ from .runtime.burials import Burials
 from .runtime.clock import Clock
 from .runtime.committer import Committer
 from .runtime.control import Control
+from .runtime.cores import own_usage
 from .runtime.duties import Duties
 from .runtime.farewell import Farewell
 from .runtime.handoff import HandOff
@@ -204,7 +206,7 @@ class Worker(StatelessServer):
             committer=committer,
             loader=loader,
             outbox=Outbox(config, committer, self._tracked.attempt_of, clock, hooks),
-            reader=make_reader(links, config, holdings, router, duties, hooks),
+            reader=make_reader(links, config, holdings, router, duties, hooks, self._usage),
             membership=Membership(duties, leases, config, holdings, balance, clock, hooks),
             renewal=renewal,
             handoff=handoff,
@@ -212,6 +214,10 @@ class Worker(StatelessServer):
             probing=probing,
             duties=duties,
         )
+
+    def _usage(self) -> Usage:
+        """What the loop's thread has had of its cores; in memory it is alone."""
+        return Usage(0.0, 0.0) if self._store.is_memory else own_usage()
 
     def _build_renewal(self, scripts: Scripts, keys: Keys) -> Renewal | None:
         if self._store.is_memory:

@@ -10,12 +10,12 @@ import pytest
 from tests.e2e.rig import until
 from wherry import Config
 from wherry.engine.bursts import AT_ONCE_S, FEW
+from wherry.engine.gathering import ENOUGH, WINDOW_S, Usage
 from wherry.engine.ledger import Ledger
 from wherry.hooks import Hooks
 from wherry.model import ORIGIN, EntryId, Partition, Token
 from wherry.runtime.holding import Holding, Holdings
 from wherry.runtime.reader import TRICKLE, Reader
-from wherry.runtime.reads import Reads
 from wherry.testing.loop import VirtualLoop
 
 
@@ -38,6 +38,11 @@ class DeafLink:
             self.closing.set()
             await self.closed.wait()
             raise
+
+
+def at_ease() -> Usage:
+    """Of a thread that gets a core whenever it wants one."""
+    return Usage(0.0, 0.0)
 
 
 class OpenGate:
@@ -69,7 +74,7 @@ async def test_a_read_that_is_being_closed_is_not_cut_short_again():
     links: Any = (link, link)
     router: Any = NoRouter()
     holdings.add(holding(0))
-    reader = Reader(links, Config(), holdings, Reads(), router, OpenGate(), Hooks())
+    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(reader.run())
         await until(lambda: link.asked)
@@ -111,7 +116,7 @@ def test_reader_rests_while_a_request_to_unblock_is_unanswered():
     router: Any = NoRouter()
     first, second = holding(0), holding(1)
     holdings.add(first)
-    reader = Reader(links, Config(), holdings, Reads(), router, OpenGate(), Hooks())
+    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)
     try:
         loop.start(reader.run(), name="reader", group="")
         loop.run_until(lambda: bool(link.reads), 1.0)
@@ -155,7 +160,7 @@ def test_a_few_entries_are_answered_before_more_are_read(count: int, passes_s: f
     links: Any = (link, link)
     router: Any = AnyRouter()
     holdings.add(holding(0))
-    reader = Reader(links, Config(), holdings, Reads(), router, Settling(), Hooks())
+    reader = Reader(links, Config(), holdings, router, Settling(), Hooks(), at_ease)
     try:
         loop.start(reader.run(), name="reader", group="")
         loop.run_until(lambda: bool(link.reads), 1.0)
@@ -188,7 +193,7 @@ def test_first_of_a_burst_waits_for_the_rest_where_bursts_are_the_rule():
     link, holdings, router = SlowLink(), Holdings(), Noting()
     links: Any = (link, link)
     holdings.add(holding(0))
-    reader = Reader(links, Config(), holdings, Reads(), router, OpenGate(), Hooks())  # type: ignore[arg-type] - it has what the reader uses
+    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
 
     def answer(count: int, within_s: float = 0.0) -> None:
         loop.advance(within_s)
@@ -220,5 +225,39 @@ def test_first_of_a_burst_waits_for_the_rest_where_bursts_are_the_rule():
         assert router.given[5:] == [1], "nothing came behind it"
         answer(1)
         assert router.given[6:] == [1], "and so the next one is handled at once"
+    finally:
+        loop.finish()
+
+
+def test_entries_gather_before_a_read_where_cores_are_crowded():
+    loop = VirtualLoop(patience_s=1.0)
+    link, holdings, router = SlowLink(), Holdings(), AnyRouter()
+    links: Any = (link, link)
+    holdings.add(holding(0))
+    config = Config(gather_s=0.1)
+
+    def usage() -> Usage:
+        return Usage(ran_s=loop.time(), waited_s=loop.time())
+
+    reader = Reader(links, config, holdings, router, OpenGate(), Hooks(), usage)  # type: ignore[arg-type] - it has what the reader uses
+
+    def answer(count: int) -> None:
+        link.reads[-1].set_result(entries(count))
+        loop.settle()
+
+    try:
+        loop.start(reader.run(), name="reader", group="")
+        loop.run_until(lambda: bool(link.reads), 1.0)
+        answer(1)
+        loop.advance(WINDOW_S * 2)
+        assert len(link.reads) == 2, "until then nobody knows"
+        answer(ENOUGH)
+        loop.advance(WINDOW_S)
+        answer(ENOUGH)
+        reads = len(link.reads)
+        loop.advance(config.gather_s * 0.9)
+        assert len(link.reads) == reads
+        loop.advance(config.gather_s * 0.2)
+        assert len(link.reads) == reads + 1
     finally:
         loop.finish()

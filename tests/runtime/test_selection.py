@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.test_reader import holding
+from tests.runtime.test_reader import at_ease, holding
 from wherry import Config
 from wherry.model import EntryId, ScopeId
 from wherry.runtime.holding import Holding, Holdings
@@ -21,7 +21,7 @@ def selection(partitions: int, **config: Any) -> tuple[Selection, Holdings]:
     for number in range(partitions):
         holdings.add(holding(number))
     bounds = Config(**config)
-    chooser = Selection(bounds, holdings)
+    chooser = Selection(bounds, holdings, at_ease)
     chooser.note([], [], Room(bounds.in_flight - 1, bounds.in_flight_bytes - 200))
     return chooser, holdings
 

@@ -20,7 +20,7 @@ from ..hooks import Hooks
 from .allowance import Allowance
 from .holding import Holding
 from .outage import Outage
-from .reader import GATHER_S, TRICKLE, Gate
+from .reader import ANSWER_WITHIN_S, TRICKLE, Gate
 from .reads import Reads
 from .router import Router
 
@@ -184,7 +184,7 @@ class PartitionReader:
         await asyncio.sleep(0)  # those that were woken have their turn
         if ledger.in_flight and around.gate.is_settling():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GATHER_S):
+                async with asyncio.timeout(ANSWER_WITHIN_S):
                     while ledger.in_flight and around.gate.is_settling():
                         await around.bell.wait()
 

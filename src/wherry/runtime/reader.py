@@ -7,20 +7,21 @@ what is in hand is skipped. Without room nothing is read: Redis is the buffer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, cast
 
 from ..broker.link import Link
 from ..broker.streams import RawEntry, read_streams
 from ..broker.wire import Keys
 from ..config import Config
 from ..engine.bursts import FEW
+from ..engine.gathering import Usage
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from ..hooks import Hooks
 from ..model import Partition
 from .holding import Holding, Holdings
 from .outage import Outage
-from .reads import Reads
+from .reads import SharedReads
 from .recheck import recheck
 from .router import Router
 from .selection import Choice, Selection
@@ -28,7 +29,7 @@ from .selection import Choice, Selection
 UNBLOCK_PAUSE_S = 0.005
 TRICKLE = 64
 """So many entries are worth a read of their own while commits are under way."""
-GATHER_S = 0.02
+ANSWER_WITHIN_S = 0.02
 """Longest time for which fewer wait for an answer to a commit."""
 
 
@@ -74,32 +75,32 @@ class Reader:
         links: tuple[Link, Link],
         config: Config,
         holdings: Holdings,
-        reads: Reads,
         router: Router,
         gate: Gate,
         hooks: Hooks,
+        usage: Callable[[], Usage],
     ) -> None:
         """Read with a connection of its own.
 
         Args:
             links: the reading one, and one for commands beside it.
             config: bounds.
-            holdings: what to read.
-            reads: counted here.
+            holdings: what to read; their ears are those of reads that all share.
             router: gets what was read.
             gate: the worker's say.
             hooks: reports.
+            usage: what the thread that reads has had of its cores.
         """
         self._links = links
         self._connects = 0
         self._named = _Named(Keys(config.namespace))
         self._config = config
         self._holdings = holdings
-        self._reads = reads
+        self._reads = cast("SharedReads", holdings.ears).reads
         self._router = router
         self._gate = gate
         self._hooks = hooks
-        self._selection = Selection(config, holdings)
+        self._selection = Selection(config, holdings, usage)
         self._waiting: Choice | None = None  # what the blocking read under way is for
         self._patience: asyncio.Timeout
 
@@ -128,8 +129,9 @@ class Reader:
             holding.ledger.rewind()
 
     async def _turn(self) -> None:
-        if 0 < self._selection.brought < TRICKLE:
-            await self._gather()
+        brought, self._selection.brought = self._selection.brought, 0
+        if brought:
+            await self._gather(brought)
         choice = None
         if self._gate.has_room():
             choice = self._selection.choose(self._reads.sent, is_settling=self._gate.is_settling())
@@ -156,7 +158,16 @@ class Reader:
         finally:
             self._waiting = None
 
-    async def _gather(self) -> None:
+    async def _gather(self, brought: int) -> None:
+        """Let entries gather before the next read, if the last one has brought but so many."""
+        now_s = asyncio.get_running_loop().time()
+        pause_s = self._selection.gathering.pause_s(brought, now_s)
+        if pause_s:
+            await asyncio.sleep(pause_s)
+        elif brought < TRICKLE:
+            await self._let_answer(is_single=brought < FEW)
+
+    async def _let_answer(self, *, is_single: bool) -> None:
         """Let what the last few entries cause be sent, and answered, before the next read.
 
         A read and a commit cost much the same for one entry and for fifty. While some come, reading
@@ -164,14 +175,13 @@ class Reader:
         brings all. Single ones are the first of such, for which the others do not wait, or have
         nobody behind them: then the next read is to be on its way when the answer is.
         """
-        is_single, self._selection.brought = self._selection.brought < FEW, 0
         await asyncio.sleep(0)  # those that were woken have their turn
         if is_single:
             await asyncio.sleep(0)  # and the committer
         elif self._gate.is_settling():
             changed = self._holdings.changed
             changed.clear()
-            timer = asyncio.get_running_loop().call_later(GATHER_S, changed.set)
+            timer = asyncio.get_running_loop().call_later(ANSWER_WITHIN_S, changed.set)
             try:
                 await changed.wait()
             finally:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable
 
 from ..broker.link import Link
 from ..broker.slot_link import SlotLinks
 from ..config import Config
+from ..engine.gathering import Usage
 from ..hooks import Hooks
 from .cluster_reader import ClusterReader
 from .holding import Holdings
@@ -22,11 +23,16 @@ def make_ears(links: Links) -> Ears:
 
 
 def make_reader(
-    links: Links, config: Config, holdings: Holdings, router: Router, gate: Gate, hooks: Hooks
+    links: Links,
+    config: Config,
+    holdings: Holdings,
+    router: Router,
+    gate: Gate,
+    hooks: Hooks,
+    usage: Callable[[], Usage],
 ) -> AnyReader:
     """What reads over these links; the ears of the holdings are those that `make_ears` made."""
     if isinstance(links.read, SlotLinks):
         return ClusterReader(links.read, links.command, config, holdings, router, gate, hooks)
     both: tuple[Link, Link] = (links.read, links.command)
-    reads = cast("SharedReads", holdings.ears).reads
-    return Reader(both, config, holdings, reads, router, gate, hooks)
+    return Reader(both, config, holdings, router, gate, hooks, usage)

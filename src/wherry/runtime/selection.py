@@ -7,11 +7,12 @@ were quiet are always among what is read.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from ..config import Config
 from ..engine.bursts import Bursts
+from ..engine.gathering import Gathering, Usage
 from .holding import Holding, Holdings
 from .window import Room, Window
 
@@ -52,17 +53,20 @@ class Selection:
         window: what may be taken in hand.
         brought: entries that the last read brought.
         bursts: whether it pays to look once more before they are handled.
+        gathering: whether it pays to wait before the next read.
     """
 
     __slots__ = (
-        "_backlogged", "_config", "_entry_bytes", "_holdings", "brought", "bursts", "window",
+        "_backlogged", "_config", "_entry_bytes", "_holdings", "brought", "bursts", "gathering",
+        "window",
     )  # fmt: skip
 
-    def __init__(self, config: Config, holdings: Holdings) -> None:
-        """Choose among a worker's holdings."""
+    def __init__(self, config: Config, holdings: Holdings, usage: Callable[[], Usage]) -> None:
+        """Choose among a worker's holdings; ``usage`` is that of the thread that reads."""
         self.window = Window(config, holdings)
         self.brought = 0
         self.bursts = Bursts()
+        self.gathering = Gathering(config.gather_s, usage)
         self._config = config
         self._holdings = holdings
         # Mean of what was in hand after the last read; before the first each may be the largest.
