@@ -15,6 +15,7 @@ from scripts.ports import free_port
 from tests.clusters import Clustered
 from tests.e2e.rig import QUICK, rig, working
 from tests.e2e.test_durable import DURABLE, totals
+from tests.proxy import proxy
 from tests.servers import Server, available_servers
 from tests.servers_plugin import StartServer
 from tests.tls import Certificates, is_built_with_tls, tls_before
@@ -153,6 +154,21 @@ async def test_answers_larger_than_a_record_of_tls_arrive_whole(
         found = await link.calls([("GET", f"k{n}") for n in range(len(values))])
         assert found == values
         await link.aclose()
+
+
+async def test_send_that_fails_in_silence_is_not_held_up_by_what_is_closed(
+    redis_server: Server, certificates: Certificates
+):
+    """To close an encrypted connection the other side is waited for, which is silent, too."""
+    config = Config(socket_timeout_s=0.4, block_s=0.2)
+    async with tls_before(redis_server.port, certificates.context()) as port, proxy(port) as way:
+        options = certificates.options(socket_connect_timeout=0.4)
+        async with Client(way.url.replace("redis", "rediss", 1) + options, config=config) as client:
+            await client.send("s", {"type": "n"})
+            way.swallows_requests = way.swallows_answers = {*way._wires}.__contains__
+            with pytest.raises(StoreUnavailable, match="may or may not"):
+                await client.send("s", {"type": "n"})
+            await client.send("s", {"type": "n"})
 
 
 async def test_sentinel_and_server_over_tls(start_server: StartServer, certificates: Certificates):
