@@ -48,11 +48,13 @@ class Load:
         sent: scope id -> (entry id, number) of each of its messages, in order.
         data: what each message carries beside its number.
         streams: key to which they were appended -> key from which they are read.
+        spent_ms: from the append of each to that of its answer; known once it is verified.
     """
 
     sent: dict[str, list[tuple[bytes, int]]]
     data: str
     streams: dict[str, str] = field(default_factory=lambda: {})
+    spent_ms: list[int] = field(default_factory=lambda: [])
 
     @property
     def count(self) -> int:
@@ -213,6 +215,7 @@ def verify(
             if msgpack.unpackb(packed) != wanted or (causes and cause != entry_id):
                 raise Mismatch(f"scope {scope}: entry {entry_id.decode()} is answered wrongly")
             last_ms = max(last_ms, at_ms)
+            load.spent_ms.append(at_ms - int(entry_id.split(b"-")[0]))
     return last_ms / 1000
 
 

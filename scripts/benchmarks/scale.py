@@ -19,7 +19,7 @@ from . import drain, fleet, load
 from .pace import pace
 from .process import WorkerProcess, running_worker
 from .space import Space
-from .spread import spread
+from .spread import percentiles, spread
 from .store import BenchServer
 
 AXES: dict[str, tuple[int, ...]] = {
@@ -44,6 +44,8 @@ class Point:
         is_created_anew: speak to all scopes instead of a thousand at a time.
         worker_us: CPU of its workers for each message, window by window.
         server_us: the same of the server.
+        p50_ms: from the append of a message to that of its answer, window by window.
+        p99_ms: the same of a hundred, which one exceeds.
     """
 
     values: dict[str, int]
@@ -52,6 +54,8 @@ class Point:
     is_created_anew: bool = False
     worker_us: list[float] = field(default_factory=lambda: [])
     server_us: list[float] = field(default_factory=lambda: [])
+    p50_ms: list[float] = field(default_factory=lambda: [])
+    p99_ms: list[float] = field(default_factory=lambda: [])
 
     def scopes(self, choose: random.Random) -> list[str]:
         """Those that are spoken to in a window."""
@@ -67,6 +71,8 @@ class Point:
             "is_created_anew": self.is_created_anew,
             "worker_us": spread(self.worker_us),
             "server_us": spread(self.server_us),
+            "p50_ms": spread(self.p50_ms),
+            "p99_ms": spread(self.p99_ms),
         }
 
 
@@ -169,6 +175,9 @@ def _window(
     point.worker_us.append(1e6 * (_worker_cpu_s(point) - worker_cpu_s) / count)
     point.server_us.append(1e6 * server_cpu_s / count)
     load.verify(server.client, sent, point.space.reply_stream, causes=True, is_tail=True)
+    figures = percentiles([spent_ms / 1000 for spent_ms in sent.spent_ms])
+    point.p50_ms.append(figures["p50_ms"])
+    point.p99_ms.append(figures["p99_ms"])
 
 
 def _speak(server: BenchServer, point: Point, scopes: list[str], rate: int) -> load.Load:
@@ -188,7 +197,8 @@ def _tell(point: Point) -> None:
     worker, server = figures["worker_us"], figures["server_us"]
     print(
         f"{values}: workers {worker['median']:.1f} us ({worker['min']:.1f} to "
-        f"{worker['max']:.1f}), redis {server['median']:.1f} us for each message{apart}"
+        f"{worker['max']:.1f}), redis {server['median']:.1f} us for each message; answered after "
+        f"{figures['p50_ms']['median']:.0f} ms, p99 {figures['p99_ms']['median']:.0f} ms{apart}"
     )
 
 

@@ -53,7 +53,7 @@ def _config(chance: random.Random, plan: Sequence[str]) -> Config:
         beat_s=LEASE_S / 3,
         block_s=1.0,
         # The rates of a story are low: a worker that may pause for so long does.
-        gather_s=chance.choice((0.0, 0.5)),
+        gather_s=chance.choice((0.0, 1.0)),
         socket_timeout_s=2.5,
         durable_state=True,
         max_attempts=MAX_ATTEMPTS,

@@ -14,6 +14,7 @@ from .errors import ConfigError
 
 DEFAULT_PARTITIONS = 64
 MIN_LEASE_S = 0.2
+MOST_GATHER_S = 1.0
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -110,6 +111,11 @@ class Config:
             raise ConfigError(
                 f"socket_timeout_s ({self.socket_timeout_s:g}) must be above "
                 f"block_s ({self.block_s:g}), or every quiet read looks like a dead connection"
+            )
+        if self.gather_s > MOST_GATHER_S:
+            raise ConfigError(
+                f"gather_s is {self.gather_s:g}; it must be at most {MOST_GATHER_S:g}: meanwhile "
+                "nothing is read, nor what has come to be ours"
             )
         if self.in_flight_per_partition > self.in_flight:
             raise ConfigError("in_flight_per_partition must not be above in_flight")

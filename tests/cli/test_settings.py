@@ -213,6 +213,13 @@ def test_embedded_store_stands_in_for_a_missing_url():
     assert choose_store(settings_of(), own_process=False) == "embedded://"
 
 
+def test_pause_in_which_nothing_is_read_has_its_bound():
+    assert Config(gather_s=1.0).gather_s == 1.0
+    assert Config(gather_s=0.0).gather_s == 0.0
+    with pytest.raises(ConfigError, match=r"gather_s is 1\.5; it must be at most 1: "):
+        Config(gather_s=1.5)
+
+
 def test_missing_url_without_the_embedded_store_is_refused():
     with pytest.raises(ConfigError, match="set WHERRY_URL=redis://"):
         choose_store(settings_of(embedded=False), own_process=True)

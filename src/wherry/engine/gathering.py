@@ -21,14 +21,14 @@ ENOUGH = 192
 """A pause is to bring so many entries."""
 MANY = 256
 """After so many there is none: they came by themselves."""
-LEAST = 4
-"""For fewer than these nobody waits."""
+LEAST = 16
+"""Where the longest pause brings fewer than these, nobody waits for them."""
 SLOWER = 0.7
 """A rate that is less than this part of the one without pauses may be so because of them."""
 TRIAL = 40
 """Windows, after which one without gathering shows anew what comes by itself."""
-RESTS = (16, 256)
-"""Windows without a trial after the first one that failed, each time twice as many, and at most."""
+RESTS_S = (4.0, 64.0)
+"""Without a trial after one that failed, and at most: it doubles with each that follows soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Gathering:
     """Decides for one worker, from read to read."""
 
     __slots__ = (
-        "_before", "_entries", "_left", "_longest_s", "_rate", "_rate_without", "_rest", "_resting",
-        "_since_s", "_usage",
+        "_before", "_entries", "_left", "_longest_s", "_rate", "_rate_without", "_rest_s",
+        "_rests_until_s", "_since_s", "_usage",
     )  # fmt: skip
 
     def __init__(self, longest_s: float, usage: Callable[[], Usage]) -> None:
@@ -62,8 +62,8 @@ class Gathering:
         self._rate = 0.0  # of the window before, entries in a second
         self._rate_without = 0.0  # the same of the last window without gathering
         self._left = 0  # windows of the trial that is on
-        self._resting = 0  # windows without one
-        self._rest = RESTS[0]  # after the next trial that fails
+        self._rest_s = 0.0  # after the last trial that failed
+        self._rests_until_s = 0.0
 
     def pause_s(self, brought: int, now_s: float) -> float:
         """How long to wait before the next read, when the last one has brought so many."""
@@ -82,18 +82,22 @@ class Gathering:
         self._before, self._since_s, self._entries = usage, now_s, 0
         waited_s, ran_s = usage.waited_s - before.waited_s, usage.ran_s - before.ran_s
         is_worth_it = rate * self._longest_s >= LEAST
-        if passed_s > 2 * WINDOW_S:
-            self._left = self._resting = 0  # nothing came for a while: what was is over
+        if passed_s > 2 * WINDOW_S + self._longest_s:
+            self._left = 0  # nothing came for a while: what was is over
         elif self._left and rate < self._rate_without * SLOWER:
-            self._left, self._resting = 0, self._rest
-            self._rest = min(self._rest * 2, RESTS[1])
+            self._left = 0
+            self._rest(now_s)
+        elif self._left and rate * SLOWER > self._rate_without:
+            self._left = 0  # there is more than what it was tried with: look at that first
         elif self._left:
-            self._left -= 1
-            if not self._left:
-                self._rest = RESTS[0]
-            elif waited_s < ran_s * CALM or not is_worth_it:
-                self._left = 0
-        elif self._resting:
-            self._resting -= 1
-        elif is_worth_it and waited_s > ran_s * CROWDED:
+            is_calm = waited_s <= ran_s * CALM
+            self._left = self._left - 1 if is_worth_it and not is_calm else 0
+        elif is_worth_it and waited_s > ran_s * CROWDED and now_s >= self._rests_until_s:
             self._left, self._rate_without = TRIAL, rate
+
+    def _rest(self, now_s: float) -> None:
+        """A trial has failed."""
+        first_s, longest_s = RESTS_S
+        is_soon = self._rest_s and now_s - self._rests_until_s < longest_s
+        self._rest_s = min(self._rest_s * 2, longest_s) if is_soon else first_s
+        self._rests_until_s = now_s + self._rest_s

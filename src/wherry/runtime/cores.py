@@ -16,6 +16,6 @@ def own_usage() -> Usage:
     try:
         with open(SCHEDSTAT, "rb") as file:
             ran_ns, waited_ns, _ = map(int, file.read().split())
-    except OSError:
+    except (OSError, ValueError):
         return Usage(0.0, 0.0)
     return Usage(ran_ns / 1e9, waited_ns / 1e9)
