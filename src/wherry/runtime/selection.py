@@ -51,7 +51,7 @@ class Selection:
 
     Attributes:
         window: what may be taken in hand.
-        brought: entries that the last read brought.
+        brought: entries that the last read brought, until the reader has gone by it.
         bursts: whether it pays to look once more before they are handled.
         gathering: whether it pays to wait before the next read.
     """
