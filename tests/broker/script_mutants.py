@@ -180,7 +180,22 @@ MUTANTS: dict[str, Mutant] = {
         "    if result == 1 then\n      before",
         "    if result ~= 2 then\n      before",
     ),
+    "one answer to a key of any type": Mutant(
+        "commit", "  if not held then\n", "  held = held or 0\n  if not held then\n"
+    ),
+    "one answer to an entry that is gone": Mutant(
+        "commit", "  if not finish_entry(id) then\n    return {0}\n  end\n", "  finish_entry(id)\n"
+    ),
+    "one answer that is bad is told like one that is not": Mutant(
+        "commit", "    return {finish(id, scope, problem(out, 0))}\n", "    return {0}\n"
+    ),
+    "one answer has as many keys as others": Mutant("commit", "'0', 2, 3\n", "'0', 2, 4\n"),
+    "one answer has as many arguments as others": Mutant("commit", "'0', 2, 3\n", "'0', 3, 3\n"),
     # Times to live that are young.
+    "new reply stream of one answer counts as young": Mutant(
+        "commit", "if not (is_young and held > 0) then", "if not is_young then"
+    ),
+    "all times to live of one answer are young": Mutant("commit", "kind == 'O'", "true"),
     "new reply stream counts as young": Mutant(
         "commit",
         "if has_any and not (is_young and sizes[out] > 0) then",

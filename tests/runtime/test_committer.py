@@ -53,9 +53,10 @@ class Call:
         self.partition = int(str(command[3]).split(":")[1].rstrip("}"))
         arguments = self.arguments = command[3 + keys :]
         self.parts = int(arguments[0])
-        self.token, self.flags = arguments[5], str(arguments[6])
+        self.token = arguments[5]
+        self.flags = str(arguments[6]) if arguments[4] == "m" else ""
         self.is_resent = "r" in self.flags
-        self.sets_ttl = [one == "a" for one in arguments if one in ("a", "A")]
+        self.sets_ttl = [one in "ao" for one in arguments if one in ("a", "A", "o", "O")]
         self.ids = [one for one in arguments if isinstance(one, str) and one.startswith("id-")]
 
 

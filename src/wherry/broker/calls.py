@@ -139,12 +139,28 @@ class _Encoder:
 
     def encode(self, call: Call, arguments: list[Argument]) -> None:
         """Append the arguments of a call; most operations are a reply to a message and no more."""
+        steps = call.steps
+        if (
+            len(steps) == 1
+            and type(step := steps[0]) is Answers
+            and len(step.arguments) == 2
+            and not (call.is_resent or call.has_failures or call.emitted)
+        ):
+            partition, aging, scope = call.partition, call.aging, step.scope_id
+            entries, lease, _, _ = self._keys.of_owner(partition)
+            self.names += (entries, lease, self._keys.replies(partition, scope))
+            letter = "o" if aging is None or scope in aging else "O"
+            arguments += (letter, call.token, *step.arguments)
+        else:
+            self._encode_many(call, arguments)
+
+    def _encode_many(self, call: Call, arguments: list[Argument]) -> None:
         names, replies, aging = self.names, self._keys.replies, call.aging
         partition = self._partition = call.partition
         has_failures, has_letters = call.has_failures, False
-        arguments += (len(names) + 1, call.token, "", call.emitted, 0)
+        arguments += ("m", call.token, "", call.emitted, 0, 0)
+        first, begin = len(names), len(arguments)
         names += self._keys.of_owner(partition)
-        begin = len(arguments)
         for step in call.steps:
             if not isinstance(step, Answers):
                 has_failures = has_failures or isinstance(step, Fail | Hold)
@@ -164,8 +180,8 @@ class _Encoder:
                 names.append(replies(partition, scope))
                 arguments += ("a" if is_aging else "A", len(names), step.count())
             arguments += step.arguments
-        flags = "r" * call.is_resent + "f" * has_failures + "d" * has_letters
-        arguments[begin - 3], arguments[begin - 1] = flags, len(arguments) - begin
+        arguments[begin - 4] = "r" * call.is_resent + "f" * has_failures + "d" * has_letters
+        arguments[begin - 2 : begin] = len(arguments) - begin, len(names) - first
 
     def _encode(self, operation: Further) -> list[Argument]:
         scope, partition = operation.scope_id, self._partition

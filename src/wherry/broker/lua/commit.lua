@@ -4,8 +4,12 @@
 --
 -- KEYS: of each partition in, lease, attempts, dead, then reply streams, inboxes and states.
 -- ARGV: count of partitions, MAXLEN and ttl ms of replies, ttl ms of states (0 none), then for each
---   partition: number of its first key, token, flags, number of the last emit that was acknowledged,
---   count of the arguments that follow, then operations:
+--   partition, whose keys follow those of the one before:
+--   one answer, as most have where messages come one by one: 'o' token id message. Its keys are in,
+--           lease and the reply stream. 'O': the same; that was given its time to live a short while
+--           ago
+--   any others: 'm' token, flags, number of the last emit that was acknowledged, count of the
+--           arguments that follow, count of its keys, then operations:
 --   answers: 'a' out count, then so many: id message (commits of one scope, each of one reply and
 --           no more, as most are)
 --   states: 's' out state expected count, then so many: id message bytes (the same, and each sets
@@ -30,8 +34,10 @@ local call, pcall_redis, keys, arguments = redis.call, redis.pcall, KEYS, ARGV
 local partitions, maxlen, ttl, state_ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local at = 5
 
--- Of the partition at hand: its keys, the place behind its operations, and what is known of it.
+-- Of the partition at hand: its keys, the places behind its operations and its keys, and what is
+-- known of it.
 local entries_key, lease_key, attempts_key, dead_key
+local key_at = 1
 local stop, resent, rows_left, void, rows
 
 -- By number of a key, which no two partitions share.
@@ -386,14 +392,42 @@ local function has(flags, flag)
   return flags ~= '' and string.find(flags, flag, 1, true)
 end
 
+-- As a run of one answer. Nearly everything comes through here: it calls as little as it can.
+local function finish_one(out, is_young)
+  local id, scope = arguments[at], string.sub(keys[out], scope_at)
+  local held = usable(out, 'XLEN')
+  if not held then
+    void = {}
+    return {finish(id, scope, problem(out, 0))}
+  end
+  if not finish_entry(id) then
+    return {0}
+  end
+  answer(out, scope, id, arguments[at + 1])
+  if not (is_young and held > 0) then
+    touched[out] = true
+  end
+  return 1
+end
+
 local function carry_out()
-  local first, token, flags, emitted, size = number(), take(), take(), take(), number()
-  stop = at + size
+  local kind, token, first = arguments[at], arguments[at + 1], key_at
+  local flags, emitted, size, count = '', '0', 2, 3
+  at = at + 2
+  if kind == 'm' then
+    flags, emitted, size, count = take(), take(), number(), number()
+  end
+  stop, key_at = at + size, first + count
   entries_key, lease_key = keys[first], keys[first + 1]
-  attempts_key, dead_key = keys[first + 2], keys[first + 3]
   if is_fenced(token, emitted) then
     return 'FENCED'
   end
+  scope_at = #entries_key - 1 + #'out:'
+  if kind ~= 'm' then
+    resent, rows_left = false, 0
+    return finish_one(first + 2, kind == 'O')
+  end
+  attempts_key, dead_key = keys[first + 2], keys[first + 3]
   -- A script that fails half-way is not rolled back: look at everything that can fail first. That
   -- the input is a stream is seen when an operation looks for its entry, before it writes.
   if has(flags, 'f') and not usable(first + 2, 'HLEN')
@@ -404,7 +438,6 @@ local function carry_out()
   -- What this call has emptied it leaves alone: while its slot moves to another node of a cluster, a
   -- command on a key that is not there is refused in the midst of the script.
   rows_left = sizes[first + 2] or 0
-  scope_at = #entries_key - 1 + #'out:'
   void, rows, noted, answers, headers = {}, {}, 0, nil, nil
   while at < stop do
     local operation = take()
