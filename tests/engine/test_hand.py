@@ -36,7 +36,7 @@ class Shares:
         if what == "hold":
             book.hold(entry_id, 3)
         elif what == "hold all":
-            book.hold_all({entry_id: 5, EntryId(f"{self.last}-1"): 7})
+            book.take({entry_id: 5, EntryId(f"{self.last}-1"): 7}, entry_id)
         elif what == "finish":
             book.finish([*book.held][:2], reads_sent=self.last, reads_answered=self.last - 1)
         elif what == "forget":

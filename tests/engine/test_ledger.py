@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wherry.engine.ledger import Ledger
@@ -34,18 +34,18 @@ def test_entry_is_not_held_twice():
     with pytest.raises(AssertionError):
         book.hold(ONE, 1)
     with pytest.raises(AssertionError):
-        book.hold_all({ONE: 1, TWO: 1})
+        book.take({ONE: 1, TWO: 1}, TWO)
 
 
 def test_a_batch_is_taken_in_hand_at_once():
     book = ledger()
     book.hold(ONE, 10)
-    book.hold_all({TWO: 5, EntryId("3-0"): 7})
-    book.hold_all({})
-    assert (book.in_flight, book.in_flight_bytes) == (3, 22)
-    book.finish([TWO, EntryId("3-0")], 0, 0)
+    book.take({TWO: 5, EntryId("3-0"): 7}, EntryId("3-0"))
+    book.take({}, EntryId("4-0"))
+    assert (book.in_flight, book.in_flight_bytes, book.cursor) == (3, 22, "4-0")
+    book.finish([TWO, EntryId("3-0")])
     assert (book.in_flight, book.in_flight_bytes) == (1, 10)
-    book.finish([TWO], 0, 0)
+    book.finish([TWO])
     assert (book.in_flight, book.in_flight_bytes) == (1, 10)
 
 
@@ -76,19 +76,91 @@ def test_what_is_forgotten_is_read_again():
 
 def test_rewinding_starts_from_the_beginning_and_outdates_reads_under_way():
     book = ledger()
-    book.advance(TWO)
+    book.take({}, TWO)
     before = book.rewinds
     book.rewind()
     assert book.cursor == ORIGIN
     assert book.rewinds != before
 
 
-def test_ids_do_not_sort_as_text():
-    assert id_key("9-10") < id_key("10-9") < id_key("10-10")
+def test_a_stream_is_read_anew_until_reading_is_where_it_was():
     book = ledger()
-    book.advance(EntryId("9-0"))
-    assert book.is_behind(EntryId("10-0"))
-    assert not book.is_behind(EntryId("9-0"))
+    assert not book.is_read_anew
+    book.take({}, EntryId("10-0"))
+    assert not book.is_read_anew
+    book.rewind()
+    assert book.is_read_anew
+    book.take({}, EntryId("9-0"))  # ids do not sort as text
+    assert book.is_read_anew
+    book.rewind()
+    book.take({}, EntryId("9-1"))
+    assert book.is_read_anew
+    book.take({}, EntryId("10-0"))
+    assert not book.is_read_anew
+
+
+class Story:
+    """Reads and commits on two connections: each is sent, carried out, and answered later."""
+
+    def __init__(self, count: int) -> None:
+        self.book, self.count, self.last = ledger(), count, 0
+        self.stream: list[EntryId] = []
+        self.committed: list[EntryId] = []  # and not acknowledged yet
+        self.finished: set[EntryId] = set()
+        self.sent = self.answered = self.rewinds = 0
+        self.cursor = ORIGIN
+        self.found: list[EntryId] | None = None
+
+    def steps(self) -> list[str]:
+        """What can happen now."""
+        reading = (
+            "send" if self.sent == self.answered else "run" if self.found is None else "answer"
+        )
+        is_uncommitted = any(one not in self.committed for one in self.book.held)
+        rest = ["commit"] * is_uncommitted + ["acknowledge"] * bool(self.committed)
+        return ["append", reading, *rest, "rewind"]
+
+    def append(self) -> None:
+        self.last += 1
+        self.stream.append(EntryId(f"{self.last}-0"))
+
+    def send(self) -> None:
+        self.sent += 1
+        self.cursor, self.rewinds = self.book.cursor, self.book.rewinds
+
+    def run(self) -> None:
+        behind = [one for one in self.stream if id_key(one) > id_key(self.cursor)]
+        self.found = behind[: self.count]
+
+    def answer(self) -> None:
+        found, self.found, self.answered = self.found, None, self.sent
+        if found and self.rewinds == self.book.rewinds:
+            new = {one: 1 for one in found if not self.book.knows(one)}
+            assert not self.finished & new.keys()
+            self.book.take(new, found[-1])
+        self.book.answered(self.answered)
+
+    def commit(self) -> None:
+        entry_id = next(one for one in self.book.held if one not in self.committed)
+        self.committed.append(entry_id)
+        self.stream.remove(entry_id)
+
+    def acknowledge(self) -> None:
+        self.finished.add(entry_id := self.committed.pop(0))
+        reads = (self.sent, self.answered) if self.book.is_read_anew else ()
+        self.book.finish([entry_id], *reads)
+
+    def rewind(self) -> None:
+        self.book.rewind()
+
+
+@settings(max_examples=1000)
+@given(st.lists(st.integers(0, 59), min_size=30, max_size=60), st.integers(1, 3))
+def test_no_entry_is_taken_in_hand_after_it_was_finished(choices: list[int], count: int):
+    story = Story(count)
+    for choice in choices:
+        steps = story.steps()
+        getattr(story, steps[choice % len(steps)])()
 
 
 @given(st.lists(st.sampled_from(["finish", "send", "answer"]), max_size=60))

@@ -85,7 +85,7 @@ class Router:
             if not holding.ledger.knows(entry_id):
                 holding.ledger.hold(entry_id, 1)
                 self.routed.append((holding.partition, entry_id))
-            holding.ledger.advance(entry_id)
+            holding.ledger.take({}, entry_id)
         return True
 
 

@@ -184,7 +184,7 @@ class Noting:
 
     def route(self, holding: Holding, raw: Any, room: Any) -> bool:
         self.given.append(len(raw))
-        holding.ledger.advance(EntryId(raw[-1][0].decode()))
+        holding.ledger.take({}, EntryId(raw[-1][0].decode()))
         return True
 
 

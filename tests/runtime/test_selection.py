@@ -74,8 +74,8 @@ CHANGES: dict[str, Callable[[Holdings, Holding], None]] = {
     "lost": lambda holdings, one: holdings.remove(one),
     "drains": lambda _, one: one.ledger.drain(),
     "is unreadable": lambda _, one: one.ledger.mark(is_unreadable=True),
-    "has enough in hand": lambda _, one: one.ledger.hold_all(
-        {EntryId(f"{n}-0"): 1 for n in range(4)}
+    "has enough in hand": lambda _, one: one.ledger.take(
+        {EntryId(f"{n}-0"): 1 for n in range(4)}, EntryId("3-0")
     ),
     "has enough deferred": lambda _, one: one.deferred.give_back(
         ScopeId("s"), [EntryId(f"{n}-0") for n in range(5)]

@@ -106,8 +106,8 @@ def no_tombstones() -> Generator[None]:
     """A read that was sent before a commit brings the entry again."""
     finish = Ledger.finish
 
-    def forget(self: Ledger, entry_id: Any, _sent: int, answered: int) -> None:
-        finish(self, entry_id, answered, answered)
+    def forget(self: Ledger, entry_ids: Any, *_: int) -> None:
+        finish(self, entry_ids)
 
     with patch.object(Ledger, "finish", forget):
         yield

@@ -1,9 +1,10 @@
 """Ledger: what a worker knows of the entries of one partition during one tenure.
 
 Reading changes nothing in Redis, so the owner alone remembers which entries it has in hand.
-An id is *held* from the moment it is read until its commit is acknowledged, and stays a
-*tombstone* until every read that was sent before that acknowledgement has been answered: a
-read executed before the commit and parsed after it would deliver the entry twice.
+An id is *held* from the moment it is read until its commit is acknowledged. Where the stream is
+read anew it stays a *tombstone* until every read that was sent before that acknowledgement has been
+answered: a read executed before the commit and parsed after it would deliver the entry twice. A
+read that goes on from where the last one ended cannot bring what is in hand.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from itertools import repeat
 
 from ..model import ORIGIN, EntryId, Partition, Token, id_key
 from .hand import Hand
@@ -28,9 +28,8 @@ class Ledger:
         is_draining: nothing new is read, the partition is being handed on.
         is_unreadable: nothing is read, something else was written over the input stream.
         cursor: last id read; the next read starts behind it.
-        in_flight: entries held, in count.
-        in_flight_bytes: the same in bytes.
         rewinds: how often reading started anew; an answer to an older read is dropped.
+        is_read_anew: reading has started anew and has not come to where it was before.
         held: entries in hand, with their bytes; changed here only.
         tombstones: entries that are finished with a read still on its way; changed here only.
     """
@@ -42,11 +41,21 @@ class Ledger:
     is_unreadable: bool = False
     cursor: EntryId = ORIGIN
     rewinds: int = 0
-    in_flight: int = 0
-    in_flight_bytes: int = 0
+    is_read_anew: bool = False
     held: dict[EntryId, int] = field(default_factory=lambda: {})
     tombstones: set[EntryId] = field(default_factory=lambda: set())
     _buried: deque[tuple[int, Collection[EntryId]]] = field(default_factory=lambda: deque())
+    _read_before: EntryId = ORIGIN  # where reading was when it started anew
+
+    @property
+    def in_flight(self) -> int:
+        """How many entries are held."""
+        return len(self.held)
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """How many bytes the entries that are held have, found by adding them up."""
+        return sum(self.held.values())
 
     @property
     def epoch(self) -> str:
@@ -56,9 +65,10 @@ class Ledger:
     def join(self, hand: Hand) -> None:
         """Be counted there from now on, and no more where it was."""
         is_buried = self.hand.with_tombstones.pop(self, False) is None
+        entries, size_bytes = self.in_flight, self.in_flight_bytes
         for one, sign in (self.hand, -1), (hand, 1):
-            one.entries += sign * self.in_flight
-            one.size_bytes += sign * self.in_flight_bytes
+            one.entries += sign * entries
+            one.size_bytes += sign * size_bytes
             one.changes += 1
         if is_buried:
             hand.with_tombstones[self] = None
@@ -72,24 +82,36 @@ class Ledger:
         """Take an entry in hand."""
         assert entry_id not in self.held, "an entry is in hand once"
         self.held[entry_id] = size_bytes
-        self._count(1, size_bytes)
+        self.hand.entries += 1
+        self.hand.size_bytes += size_bytes
 
-    def hold_all(self, sizes_bytes: Mapping[EntryId, int]) -> None:
-        """Take entries in hand, each with its size."""
-        self.held.update(sizes_bytes)
-        self._count(len(sizes_bytes), sum(sizes_bytes.values()))
-        assert self.in_flight == len(self.held), "an entry is in hand once"
+    def take(self, sizes_bytes: Mapping[EntryId, int], cursor: EntryId) -> None:
+        """Take entries in hand, each with its size; everything up to ``cursor`` has been read."""
+        held, hand = self.held, self.hand
+        before = len(held)
+        held.update(sizes_bytes)
+        assert len(held) == before + len(sizes_bytes), "an entry is in hand once"
+        hand.entries += len(sizes_bytes)
+        hand.size_bytes += sum(sizes_bytes.values())
+        self.cursor = cursor
+        if self.is_read_anew:
+            self.is_read_anew = id_key(cursor) < id_key(self._read_before)
 
-    def finish(self, entry_ids: Collection[EntryId], reads_sent: int, reads_answered: int) -> None:
+    def finish(
+        self, entry_ids: Collection[EntryId], reads_sent: int = 0, reads_answered: int = 0
+    ) -> None:
         """Their commits are acknowledged; keep tombstones while a read is on its way.
 
         Args:
             entry_ids: the entries.
-            reads_sent: reads sent so far.
-            reads_answered: reads answered so far, at most ``reads_sent``.
+            reads_sent: reads sent so far that can bring what is in hand, see `is_read_anew`.
+            reads_answered: those answered so far, at most ``reads_sent``.
         """
-        size_bytes = sum(map(self.held.pop, entry_ids, repeat(0)))
-        self._count(len(self.held) - self.in_flight, -size_bytes)
+        held, hand = self.held, self.hand
+        hand.entries -= len(held)
+        for entry_id in entry_ids:
+            hand.size_bytes -= held.pop(entry_id, 0)
+        hand.entries += len(held)
         if reads_sent > reads_answered and entry_ids:
             self.tombstones.update(entry_ids)
             self._buried.append((reads_sent, entry_ids))
@@ -97,15 +119,7 @@ class Ledger:
 
     def forget(self, entry_id: EntryId) -> None:
         """Let go of an entry that was not finished; a later read brings it again."""
-        size_bytes = self.held.pop(entry_id, 0)
-        self._count(len(self.held) - self.in_flight, -size_bytes)
-
-    def _count(self, entries: int, size_bytes: int) -> None:
-        hand = self.hand
-        self.in_flight += entries
-        self.in_flight_bytes += size_bytes
-        hand.entries += entries
-        hand.size_bytes += size_bytes
+        self.finish([entry_id])
 
     def answered(self, reads_answered: int) -> None:
         """Reads up to this number were answered, or their connection is closed."""
@@ -114,12 +128,10 @@ class Ledger:
         if not self._buried:
             self.hand.with_tombstones.pop(self, None)
 
-    def advance(self, entry_id: EntryId) -> None:
-        """Everything up to this id has been read."""
-        self.cursor = entry_id
-
     def rewind(self) -> None:
         """Read from the beginning, skipping what is in hand."""
+        self._read_before = max(self._read_before, self.cursor, key=id_key)
+        self.is_read_anew = True
         self.cursor = ORIGIN
         self.rewinds += 1
         self.hand.changes += 1
@@ -133,7 +145,3 @@ class Ledger:
         """The input stream was found to be something else, or a stream again."""
         self.is_unreadable = is_unreadable
         self.hand.changes += 1
-
-    def is_behind(self, last_id: EntryId) -> bool:
-        """Whether the cursor has not reached an id yet."""
-        return id_key(self.cursor) < id_key(last_id)

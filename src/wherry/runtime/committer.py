@@ -274,7 +274,8 @@ class Committer:
         groups = load_groups(queues, MAX_OPERATIONS if self._link.joins_slots else 0)
         if not groups:
             return
-        calls = [[queue.call(flight) for queue, flight in group] for group in groups]
+        now_s = asyncio.get_running_loop().time()
+        calls = [[queue.call(flight, now_s) for queue, flight in group] for group in groups]
         script, keys, retention = self._script, self._keys, self._retention
         sent_at_s = time.monotonic()
         answers = await run_many(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -49,7 +49,7 @@ class Flight:
     count: int
     size_bytes: int
     is_resent: bool = False
-    aging: set[ScopeId] = field(default_factory=lambda: set())
+    aging: Collection[ScopeId] = ()
 
     def note_age(self, young_s: float) -> None:
         """It took effect: the keys of the aging scopes are young again."""
@@ -99,13 +99,10 @@ class Queue:
             return self.flight
         waiting = self.waiting
         if len(waiting) == 1:
-            fitting, (count, size) = 1, weight_of(waiting[0][0])
+            sent = [waiting.popleft()]
+            count, size = weight_of(sent[0][0])
         else:
             fitting, count, size = split_point(map(_STEP, waiting))
-        if fitting == len(waiting):
-            sent = list(waiting)
-            waiting.clear()
-        else:
             sent = [waiting.popleft() for _ in range(fitting)]
         self.growing.clear()
         if self.waiting_bytes:
@@ -115,21 +112,26 @@ class Queue:
         self.flight = Flight(sent, count, size)
         return self.flight
 
-    def call(self, flight: Flight) -> Call:
-        """What is under way, as it is sent."""
-        ledger = self.holding.ledger
+    def call(self, flight: Flight, now_s: float) -> Call:
+        """What is under way, as it is sent at an instant of the loop's clock."""
+        ledger, sent = self.holding.ledger, flight.sent
         if self.holding.attempts:
             self.has_failures = True
-        now_s = asyncio.get_running_loop().time()
-        flight.aging = {track.scope_id for _, track in flight.sent if track.young_until_s <= now_s}
+        if len(sent) == 1:
+            step, track = sent[0]
+            steps: Sequence[Step] = (step,)
+            flight.aging = (track.scope_id,) if track.young_until_s <= now_s else ()
+        else:
+            steps = list(map(_STEP, sent))
+            flight.aging = {track.scope_id for _, track in sent if track.young_until_s <= now_s}
         return Call(
-            partition=ledger.partition,
-            token=ledger.token,
-            steps=list(map(_STEP, flight.sent)),
-            is_resent=flight.is_resent,
-            emitted=self.emitted,
-            has_failures=self.has_failures,
-            aging=flight.aging,
+            ledger.partition,
+            ledger.token,
+            steps,
+            flight.is_resent,
+            self.emitted,
+            self.has_failures,
+            flight.aging,
         )
 
     def note_emits(self, flight: Flight) -> None:

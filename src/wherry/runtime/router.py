@@ -38,6 +38,8 @@ class Router:
         """Route into the lanes behind ``face``; ``pasts`` must be set before the first entry."""
         self.pasts: Pasts
         self._config = config
+        self._most = config.in_flight_per_partition
+        self._message_bytes, self._scope_waiting = config.message_bytes, config.scope_waiting
         self._face = face
         self._committer = committer
         self._clock = clock
@@ -51,9 +53,9 @@ class Router:
         """
         ledger, tracks, deferred = holding.ledger, holding.tracks, holding.deferred
         partition, held, tombstones = ledger.partition, ledger.held, ledger.tombstones
-        limit_bytes, scope_waiting = self._config.message_bytes, self._config.scope_waiting
+        limit_bytes, scope_waiting = self._message_bytes, self._scope_waiting
         has_past = holding.attempts or holding.takeover
-        most = free = min(room.entries, self._config.in_flight_per_partition - ledger.in_flight)
+        most = free = min(room.entries, self._most - len(held))
         free_bytes, cursor = room.size_bytes, ledger.cursor
         taken: dict[EntryId, int] = {}
         try:
@@ -86,8 +88,7 @@ class Router:
                 cursor = entry_id
             return True
         finally:
-            ledger.hold_all(taken)
-            ledger.cursor = cursor
+            ledger.take(taken, cursor)
             room.entries -= most - free
             room.size_bytes = free_bytes
 
@@ -101,7 +102,7 @@ class Router:
         track = holding.track(entry.scope_id)
         lane = track.lane
         if (
-            (lane is not None and len(lane.input_queue.items) >= self._config.scope_waiting)
+            (lane is not None and len(lane.input_queue.items) >= self._scope_waiting)
             or track.refilling is not None
             or (holding.deferred.count and holding.deferred.has(track.scope_id))
         ):
@@ -121,7 +122,7 @@ class Router:
             False if it must be deferred again.
         """
         entry_id = read_id(raw[0])
-        entry = read_entry(track.holding.partition, entry_id, raw[1], self._config.message_bytes)
+        entry = read_entry(track.holding.partition, entry_id, raw[1], self._message_bytes)
         if isinstance(entry, BadEntry):
             self._bury(track.holding, entry)
             return True

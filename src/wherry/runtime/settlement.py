@@ -191,8 +191,12 @@ class Settlement:
         return in_hand
 
     def _finish(self, holding: Holding, entry_ids: Sequence[EntryId]) -> None:
-        reads = self._holdings.ears.of(holding.partition)
-        holding.ledger.finish(entry_ids, reads.sent, reads.answered)
+        ledger = holding.ledger
+        if ledger.is_read_anew:
+            reads = self._holdings.ears.of(ledger.partition)
+            ledger.finish(entry_ids, reads.sent, reads.answered)
+        else:
+            ledger.finish(entry_ids)
         if holding.attempts:
             for entry_id in entry_ids:
                 holding.forget(entry_id)
