@@ -12,6 +12,7 @@ from wherry import Config
 from wherry.engine.bursts import AT_ONCE_S, FEW
 from wherry.engine.gathering import ENOUGH, WINDOW_S, Usage
 from wherry.engine.ledger import Ledger
+from wherry.engine.portions import MANY, PORTION
 from wherry.hooks import Hooks
 from wherry.model import ORIGIN, EntryId, Partition, Token
 from wherry.runtime.holding import Holding, Holdings
@@ -188,6 +189,60 @@ class Noting:
         return True
 
 
+class ByTurn(Noting):
+    """Notes how many entries it is given before others have a turn of the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: list[int] = []
+
+    def route(self, holding: Holding, raw: Any, room: Any) -> bool:
+        if not self.given:
+            asyncio.get_running_loop().call_soon(self.turn)
+        return super().route(holding, raw, room)
+
+    def turn(self) -> None:
+        self.turns.append(sum(self.given))
+        self.given.clear()
+
+
+def spread(count: int) -> list[Any]:
+    """So many entries, four of each partition."""
+    [(_, four)] = entries(4)
+    return [(b"{wherry:%d}:in" % number, four) for number in range(count // 4)]
+
+
+@pytest.mark.parametrize(
+    ("count", "is_anew", "turns"),
+    [
+        (PORTION, False, [PORTION]),
+        (3 * PORTION, False, [PORTION] * 3),
+        (3 * PORTION, True, [3 * PORTION]),
+        (MANY, False, [MANY]),
+    ],
+)
+def test_effects_of_a_portion_are_sent_before_the_next_is_handled(
+    count: int, is_anew: bool, turns: list[int]
+):
+    """But not where one of the later ones may be in hand, and be finished meanwhile."""
+    loop = VirtualLoop(patience_s=1.0)
+    link, holdings, router = SlowLink(), Holdings(), ByTurn()
+    links: Any = (link, link)
+    for number in range(MANY // 4):
+        holdings.add(holding(number))
+    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
+    try:
+        loop.start(reader.run(), name="reader", group="")
+        loop.run_until(lambda: bool(link.reads), 1.0)
+        holdings.all()[count // 4 - 1].ledger.is_read_anew = is_anew
+        link.reads[0].set_result(spread(count))
+        loop.settle()
+        assert router.turns == turns
+        assert len(link.reads) == 2
+    finally:
+        loop.finish()
+
+
 def test_first_of_a_burst_waits_for_the_rest_where_bursts_are_the_rule():
     loop = VirtualLoop(patience_s=1.0)
     link, holdings, router = SlowLink(), Holdings(), Noting()
@@ -231,9 +286,10 @@ def test_first_of_a_burst_waits_for_the_rest_where_bursts_are_the_rule():
 
 def test_entries_gather_before_a_read_where_cores_are_crowded():
     loop = VirtualLoop(patience_s=1.0)
-    link, holdings, router = SlowLink(), Holdings(), AnyRouter()
+    link, holdings, router = SlowLink(), Holdings(), ByTurn()
     links: Any = (link, link)
-    holdings.add(holding(0))
+    for number in range(PORTION):
+        holdings.add(holding(number))
     config = Config(gather_s=0.1)
 
     def usage() -> Usage:
@@ -259,5 +315,8 @@ def test_entries_gather_before_a_read_where_cores_are_crowded():
         assert len(link.reads) == reads
         loop.advance(config.gather_s * 0.2)
         assert len(link.reads) == reads + 1
+        link.reads[-1].set_result(spread(3 * PORTION))
+        loop.settle()
+        assert router.turns[-1] == 3 * PORTION, "a commit for all of them costs the least"
     finally:
         loop.finish()

@@ -65,6 +65,11 @@ class Gathering:
         self._rest_s = 0.0  # after the last trial that failed
         self._rests_until_s = 0.0
 
+    @property
+    def is_on(self) -> bool:
+        """Whether entries are let gather: cores are crowded."""
+        return self._left > 0
+
     def pause_s(self, brought: int, now_s: float) -> float:
         """How long to wait before the next read, when the last one has brought so many."""
         self._entries += brought

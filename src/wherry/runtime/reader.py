@@ -16,6 +16,7 @@ from ..broker.wire import Keys
 from ..config import Config
 from ..engine.bursts import FEW
 from ..engine.gathering import Usage
+from ..engine.portions import MANY, portions_of
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from ..hooks import Hooks
 from ..model import Partition
@@ -27,7 +28,7 @@ from .router import Router
 from .selection import Choice, Selection
 
 UNBLOCK_PAUSE_S = 0.005
-TRICKLE = 64
+TRICKLE = 10
 """So many entries are worth a read of their own while commits are under way."""
 ANSWER_WITHIN_S = 0.02
 """Longest time for which fewer wait for an answer to a commit."""
@@ -164,21 +165,25 @@ class Reader:
         pause_s = self._selection.gathering.pause_s(brought, now_s)
         if pause_s:
             await asyncio.sleep(pause_s)
-        elif brought < TRICKLE:
-            await self._let_answer(is_single=brought < FEW)
+        elif brought < MANY:
+            await self._let_send()
+            if FEW <= brought < TRICKLE:
+                await self._let_answer()
 
-    async def _let_answer(self, *, is_single: bool) -> None:
-        """Let what the last few entries cause be sent, and answered, before the next read.
+    async def _let_send(self) -> None:
+        """Let those that were woken have their turn, and send what they cause."""
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the committer's, which they have woken
 
-        A read and a commit cost much the same for one entry and for fifty. While some come, reading
+    async def _let_answer(self) -> None:
+        """Let what the last few entries cause be answered before the next read.
+
+        A read and a commit cost much the same for one entry and for some. While a few come, reading
         on at once would only make more and smaller batches: of what comes meanwhile one read
         brings all. Single ones are the first of such, for which the others do not wait, or have
         nobody behind them: then the next read is to be on its way when the answer is.
         """
-        await asyncio.sleep(0)  # those that were woken have their turn
-        if is_single:
-            await asyncio.sleep(0)  # and the committer
-        elif self._gate.is_settling():
+        if self._gate.is_settling():
             changed = self._holdings.changed
             changed.clear()
             timer = asyncio.get_running_loop().call_later(ANSWER_WITHIN_S, changed.set)
@@ -251,7 +256,7 @@ class Reader:
         if 0 < connects < self._connects:
             self._read_anew()
         self._selection.brought = brought
-        self._route(by_key, answer, choice)
+        await self._route_all(by_key, answer, choice, brought)
 
     async def _ask(
         self, cursors: Mapping[str, str], count: int, block_ms: int | None
@@ -265,26 +270,48 @@ class Reader:
             self._reads.end(is_answered=is_answered, block_s=self._config.block_s)
         return answer
 
-    def _route(
+    async def _route_all(
         self,
         by_key: Mapping[str, Holding],
         answer: Mapping[str, Sequence[RawEntry]],
         choice: Choice,
+        brought: int,
     ) -> None:
-        if self._gate.is_shut():
-            return
-        room = self._selection.window.room()
+        portions = portions_of(answer, brought)
+        if len(portions) > 1 and (
+            self._selection.gathering.is_on
+            # What is in hand may be among it, and be finished before its portion comes.
+            or any(by_key[key].ledger.is_read_anew for key in answer)
+        ):
+            portions = [answer]
+        backlogged = self._route(by_key, portions[0], choice)
+        for portion in portions[1:]:
+            await self._let_send()
+            backlogged += self._route(by_key, portion, choice)
+        if not self._gate.is_shut():
+            self._selection.note(choice.rewinds, backlogged, self._selection.window.room())
+            for ledger in [*self._holdings.hand.with_tombstones]:
+                ledger.answered(self._reads.answered)
+
+    def _route(
+        self,
+        by_key: Mapping[str, Holding],
+        portion: Mapping[str, Sequence[RawEntry]],
+        choice: Choice,
+    ) -> list[Holding]:
+        """Route a portion; returns those that have more."""
         backlogged: list[Holding] = []
-        for key, entries in answer.items():
+        if self._gate.is_shut():
+            return backlogged
+        room = self._selection.window.room()
+        for key, entries in portion.items():
             holding = by_key[key]
             ledger = holding.ledger
             if holding.is_lost or ledger.is_draining or ledger.rewinds != choice.rewinds[holding]:
                 continue
             if not self._router.route(holding, entries, room) or len(entries) >= choice.count:
                 backlogged.append(holding)
-        self._selection.note(choice.rewinds, backlogged, room)
-        for ledger in [*self._holdings.hand.with_tombstones]:
-            ledger.answered(self._reads.answered)
+        return backlogged
 
     async def _interrupt(self, read: int) -> None:
         """Let a blocking read return at once; where that is forbidden, close its connection."""
