@@ -165,9 +165,11 @@ class Reader:
         pause_s = self._selection.gathering.pause_s(brought, now_s)
         if pause_s:
             await asyncio.sleep(pause_s)
-        elif brought < MANY:
+        elif TRICKLE <= brought < MANY:
+            await asyncio.sleep(0)  # those that were woken have their turn
+        elif brought < TRICKLE:
             await self._let_send()
-            if FEW <= brought < TRICKLE:
+            if brought >= FEW:
                 await self._let_answer()
 
     async def _let_send(self) -> None:
