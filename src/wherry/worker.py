@@ -12,7 +12,7 @@ import secrets
 import socket
 from typing import Any, cast
 
-from .broker.cluster import node_name
+from .broker.cluster import node_of
 from .broker.connect import Store, open_store
 from .broker.leases import Leases
 from .broker.scripts import Scripts
@@ -174,7 +174,7 @@ class Worker(StatelessServer):
         settlement = Settlement(holdings, self._pool, hooks, config.scope_waiting)
         committer = Committer(
             *(links.write, scripts.commit, keys, retention_of(config), hooks, settlement),
-            lambda partition: node_name(links.write, keys.entries(partition)),
+            node_of(links.write, keys.entries),
         )
         loader = Loader(links.command, keys, Window(config, holdings), hooks)
         settlement.committer, settlement.refill = committer, loader.refill

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from ..errors import StoreRefused, StoreUnavailable, WherryError
+from ..model import Partition
 from .batches import Batch, NodeAway
 from .cluster_past import ClusterPast
 from .history import OtherHistory
@@ -294,6 +295,11 @@ async def servers_of(link: Link) -> Sequence[Link]:
 def node_name(link: Link, key: str) -> str:
     """The node of a cluster that serves a key, as far as is known; "" where there is one server."""
     return link.node_of(key) if isinstance(link, ClusterLink) else ""
+
+
+def node_of(link: Link, key_of: Callable[[Partition], str]) -> Callable[[Partition], str] | None:
+    """Names the node of a cluster that serves a partition now; None where there is one server."""
+    return (lambda one: node_name(link, key_of(one))) if is_cluster(link) else None
 
 
 def is_cluster(link: Link) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 from ..model import EntryId, ScopeId
 
@@ -72,12 +72,19 @@ class Answers:
         has_states: each changes the state, or none does.
         expected: version of the state that the first was built on, see `StateChange`.
         arguments: entry id, packed reply and, with states, packed state of each.
+        size_bytes: what they count for in a call.
     """
 
     scope_id: ScopeId
     has_states: bool = False
     expected: str = ""
-    arguments: list[str | bytes] = field(default_factory=lambda: [])
+    arguments: list[Any] = field(default_factory=lambda: [])
+    size_bytes: int = 0
+
+    def add(self, entry_id: EntryId, reply: bytes, state: bytes | None, size_bytes: int) -> None:
+        """Append an answer; reply and state have ``size_bytes`` together."""
+        self.arguments += (entry_id, reply) if state is None else (entry_id, reply, state)
+        self.size_bytes += ANSWER_BYTES + size_bytes
 
     def count(self) -> int:
         """How many there are."""
@@ -85,7 +92,7 @@ class Answers:
 
     def entry_ids(self) -> list[EntryId]:
         """The entries that they finish."""
-        return cast("list[EntryId]", self.arguments[:: 3 if self.has_states else 2])
+        return self.arguments[:: 3 if self.has_states else 2]
 
     def is_before(self, state: StateChange | None) -> bool:
         """Whether an answer with such a state, or with none, may follow."""
@@ -95,7 +102,7 @@ class Answers:
 
     def each(self) -> list[Answer]:
         """One by one."""
-        ids, replies = self.entry_ids(), cast("list[bytes]", self.arguments)
+        ids, replies = self.entry_ids(), self.arguments
         if not self.has_states:
             return [
                 Answer(entry_id, self.scope_id, reply)
@@ -222,15 +229,12 @@ def each_of(step: Step) -> Sequence[Operation]:
 
 def count_of(steps: Iterable[Step]) -> int:
     """How many operations there are in steps."""
-    return sum([step.count() if type(step) is Answers else 1 for step in steps])
+    return sum([step.count() if isinstance(step, Answers) else 1 for step in steps])
 
 
 def weight_of(step: Step) -> tuple[int, int]:
     """How many operations a step is, and what they count for in a call, in bytes."""
-    if type(step) is not Answers:
-        return 1, cast("Further", step).size_bytes
-    count = step.count()
-    return count, ANSWER_BYTES * count + sum(map(len, step.arguments))
+    return step.count() if isinstance(step, Answers) else 1, step.size_bytes
 
 
 def size_of(replies: Sequence[bytes], replies_bytes: int) -> int:

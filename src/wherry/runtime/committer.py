@@ -115,8 +115,9 @@ class Committer:
         self, track: Track, entry_id: EntryId, reply: bytes, state: StateChange | None = None
     ) -> None:
         """Queue an `Answer`, whose state is changed if there is one; see `Answers`."""
-        packed = b"" if state is None else state.packed or b""
-        is_large = len(reply) + len(packed) > LARGE_BYTES
+        packed = None if state is None else state.packed or b""
+        size_bytes = len(reply) + len(packed or b"")
+        is_large = size_bytes > LARGE_BYTES
         queue = self._queues.get(track.holding)
         run = queue.growing.get(track) if queue is not None else None
         if (
@@ -133,9 +134,7 @@ class Committer:
                 queue.growing.pop(track, None)
             else:
                 queue.growing[track] = run
-        run.arguments += (entry_id, reply)
-        if state is not None:
-            run.arguments.append(packed)
+        run.add(entry_id, reply, packed, size_bytes)
         track.outstanding += 1
 
     def put(self, track: Track, operation: Further) -> None:

@@ -53,18 +53,18 @@ class Gate(Protocol):
 class _Named:
     """The holdings of the last read by their keys: mostly the next one asks for the same."""
 
-    __slots__ = ("_by_key", "_holdings", "keys")
+    __slots__ = ("_by_key", "_rewinds", "keys")
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
-        self._holdings: list[Holding] = []
+        self._rewinds: dict[Holding, int] = {}
         self._by_key: dict[str, Holding] = {}
 
-    def name(self, holdings: list[Holding]) -> dict[str, Holding]:
-        if holdings != self._holdings:
+    def name(self, choice: Choice) -> dict[str, Holding]:
+        if choice.rewinds is not self._rewinds:
             key_of = self.keys.entries
-            self._holdings = holdings
-            self._by_key = {key_of(one.ledger.partition): one for one in holdings}
+            self._rewinds = choice.rewinds
+            self._by_key = {key_of(one.ledger.partition): one for one in choice.rewinds}
         return self._by_key
 
 
@@ -240,7 +240,7 @@ class Reader:
                 await self._interrupt(self._reads.sent)
 
     async def _read(self, choice: Choice) -> None:
-        by_key = self._named.name(list(choice.rewinds))
+        by_key = self._named.name(choice)
         cursors = {key: holding.ledger.cursor for key, holding in by_key.items()}
         # After one that stayed without an answer the next one does not block: it is a proof.
         is_brief = choice.is_partial or self._reads.waiting_since_s

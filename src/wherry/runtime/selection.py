@@ -57,8 +57,8 @@ class Selection:
     """
 
     __slots__ = (
-        "_backlogged", "_config", "_entry_bytes", "_holdings", "brought", "bursts", "gathering",
-        "window",
+        "_backlogged", "_config", "_entry_bytes", "_first", "_holdings", "_readable", "_rewinds",
+        "brought", "bursts", "gathering", "window",
     )  # fmt: skip
 
     def __init__(self, config: Config, holdings: Holdings, usage: Callable[[], Usage]) -> None:
@@ -72,6 +72,10 @@ class Selection:
         # Mean of what was in hand after the last read; before the first each may be the largest.
         self._entry_bytes = config.message_bytes
         self._backlogged: dict[Holding, None] = {}  # least recently read first
+        # Of the last choice, which is mostly that of the next.
+        self._readable: dict[Holding, None] = {}
+        self._first = -1
+        self._rewinds: dict[Holding, int] = {}
 
     def choose(self, turn: int, *, is_settling: bool) -> Choice | None:
         """What to read, None: nothing now.
@@ -108,8 +112,13 @@ class Selection:
         chosen = backlogged[: max(1, min(BATCH, free) // count)]
         count = max(1, min(count, self._affordable(room) // (len(quiet) + len(chosen))))
         first = turn // SAME % max(1, len(quiet))
+        if backlogged or readable is not self._readable or first != self._first:
+            self._readable, self._first = readable, -1 if backlogged else first
+            self._rewinds = {
+                one: one.ledger.rewinds for one in (*quiet[first:], *quiet[:first], *chosen)
+            }
         return Choice(
-            {one: one.ledger.rewinds for one in (*quiet[first:], *quiet[:first], *chosen)},
+            self._rewinds,
             count,
             is_partial=len(chosen) < len(backlogged),
             changes=self._holdings.hand.changes,
