@@ -16,7 +16,7 @@ from wherry.engine.portions import MANY, PORTION
 from wherry.hooks import Hooks
 from wherry.model import ORIGIN, EntryId, Partition, Token
 from wherry.runtime.holding import Holding, Holdings
-from wherry.runtime.reader import TRICKLE, Reader
+from wherry.runtime.reader import LEAST, TRICKLE, Reader
 from wherry.testing.loop import VirtualLoop
 
 
@@ -239,6 +239,39 @@ def test_effects_of_a_portion_are_sent_before_the_next_is_handled(
         loop.settle()
         assert router.turns == turns
         assert len(link.reads) == 2
+    finally:
+        loop.finish()
+
+
+def test_reading_goes_on_while_several_portions_are_under_way():
+    """Each is handled while the effects of another are on their way, until few are left."""
+    loop = VirtualLoop(patience_s=1.0)
+    link, holdings, router = SlowLink(), Holdings(), ByTurn()
+    links: Any = (link, link)
+    for number in range(MANY // 4):
+        holdings.add(holding(number))
+    reader = Reader(links, Config(), holdings, router, Settling(), Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
+
+    def goes_on(count: int) -> bool:
+        """After an answer with so many, though commits are under way."""
+        reads = len(link.reads)
+        link.reads[-1].set_result(spread(count))
+        loop.settle()
+        is_next_sent = len(link.reads) > reads
+        holdings.changed.set()
+        loop.settle()
+        assert len(link.reads) == reads + 1
+        return is_next_sent
+
+    try:
+        loop.start(reader.run(), name="reader", group="")
+        loop.run_until(lambda: bool(link.reads), 1.0)
+        assert not goes_on(LEAST)
+        assert goes_on(2 * PORTION)
+        assert goes_on(PORTION)
+        assert goes_on(LEAST)
+        assert not goes_on(LEAST - 4)
+        assert not goes_on(PORTION)
     finally:
         loop.finish()
 

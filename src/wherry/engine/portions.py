@@ -2,7 +2,7 @@
 
 The effects of a portion are on their way to Redis while the next is handled: the server, and who
 waits for the answers, work beside the worker and not after it. Each portion costs a commit of its
-own, which is little to pay for twenty entries. Where there are many the next read is under way
+own, which is little to pay for two dozen entries. Where there are many the next read is under way
 already, and commits are full anyhow.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-PORTION = 20
+PORTION = 24
 """Entries, at least, of a portion."""
 MANY = 128
 """So many entries are handled at once."""

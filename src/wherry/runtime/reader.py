@@ -16,7 +16,7 @@ from ..broker.wire import Keys
 from ..config import Config
 from ..engine.bursts import FEW
 from ..engine.gathering import Usage
-from ..engine.portions import MANY, portions_of
+from ..engine.portions import MANY, PORTION, portions_of
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from ..hooks import Hooks
 from ..model import Partition
@@ -28,8 +28,10 @@ from .router import Router
 from .selection import Choice, Selection
 
 UNBLOCK_PAUSE_S = 0.005
-TRICKLE = 10
+TRICKLE = 64
 """So many entries are worth a read of their own while commits are under way."""
+LEAST = PORTION // 2
+"""The same where several portions are under way."""
 ANSWER_WITHIN_S = 0.02
 """Longest time for which fewer wait for an answer to a commit."""
 
@@ -94,6 +96,7 @@ class Reader:
         """
         self._links = links
         self._connects = 0
+        self._has_portions = False
         self._named = _Named(Keys(config.namespace))
         self._config = config
         self._holdings = holdings
@@ -165,7 +168,7 @@ class Reader:
         pause_s = self._selection.gathering.pause_s(brought, now_s)
         if pause_s:
             await asyncio.sleep(pause_s)
-        elif TRICKLE <= brought < MANY:
+        elif self._has_portions:
             await asyncio.sleep(0)  # those that were woken have their turn
         elif brought < TRICKLE:
             await self._let_send()
@@ -286,6 +289,7 @@ class Reader:
             or any(by_key[key].ledger.is_read_anew for key in answer)
         ):
             portions = [answer]
+        self._has_portions = len(portions) > 1 or self._has_portions and LEAST <= brought < MANY
         backlogged = self._route(by_key, portions[0], choice)
         for portion in portions[1:]:
             await self._let_send()
