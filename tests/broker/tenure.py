@@ -60,10 +60,9 @@ def steps_of(operations: Sequence[Operation]) -> list[Step]:
         ):
             last = Answers(one.scope_id, bool(one.state), one.state.expected if one.state else "")
             steps.append(last)
-        last.arguments += [one.entry_id, one.reply]
-        if one.state is not None:
-            assert one.state.packed
-            last.arguments.append(one.state.packed)
+        packed = one.state.packed if one.state else None
+        assert one.state is None or packed
+        last.add(one.entry_id, one.reply, packed, len(one.reply) + len(packed or b""))
     return steps
 
 

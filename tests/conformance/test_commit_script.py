@@ -564,10 +564,17 @@ def test_calls_are_split_by_operations_replies_and_bytes():
     assert first((100, 0, 2**18)) == (3, 3 * size_of([], 2**18))
     assert first((3, 1, 1)) == (3, 3 * size_of([b""], 1))
     assert first((1, 0, 0), (1, 0, 2**30)) == (1, empty)
-    run = Answers(S, arguments=["1-1", b"four"] * 50)
-    assert split_point([run] * 3) == (2, 100, 100 * (size_of([b"four"], 4) + len("1-1")))
+
+    def run_of(count: int, reply: bytes) -> Answers:
+        run = Answers(S)
+        for _ in range(count):
+            run.add(EntryId("1-1"), reply, None, len(reply))
+        return run
+
+    run = run_of(50, b"four")
+    assert split_point([run] * 3) == (2, 100, 100 * size_of([b"four"], 4))
     assert split_point([run] * 2 + [commit(EntryId("1-1"))] * 29)[:2] == (30, 128)
-    assert split_point([Answers(S, arguments=["1-1", b""] * 200)] * 2)[:2] == (1, 200)
+    assert split_point([run_of(200, b"")] * 2)[:2] == (1, 200)
 
 
 def test_answers_are_read():

@@ -12,11 +12,11 @@ from wherry import Config
 from wherry.engine.bursts import AT_ONCE_S, FEW
 from wherry.engine.gathering import ENOUGH, WINDOW_S, Usage
 from wherry.engine.ledger import Ledger
-from wherry.engine.portions import MANY, PORTION
+from wherry.engine.portions import LEAST, MANY, PORTION
 from wherry.hooks import Hooks
 from wherry.model import ORIGIN, EntryId, Partition, Token
 from wherry.runtime.holding import Holding, Holdings
-from wherry.runtime.reader import LEAST, TRICKLE, Reader
+from wherry.runtime.reader import TRICKLE, Reader
 from wherry.testing.loop import VirtualLoop
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -185,10 +186,10 @@ def two_calls_in_flight() -> Generator[None]:
         operations = [one for step in call.steps for one in each_of(step)]
         half = len(operations) // 2
         halves = [steps_of(operations[:half]), steps_of(operations[half:])]
-        return [split(script, keys, [call._replace(steps=one)], retention) for one in halves if one]
+        return [split(script, keys, [replace(call, steps=one)], retention) for one in halves if one]
 
-    def apart(some: Any, most: int) -> list[list[Any]]:
-        return [joined for queue in some for joined in load_groups([queue], most)]
+    def apart(some: Any, most: int, now_s: float) -> list[list[Any]]:
+        return [joined for queue in some for joined in load_groups([queue], most, now_s)]
 
     async def run_both(link: Any, sent: Any) -> list[Any]:
         first = [(script, parts[0]) for script, parts in sent]
@@ -227,12 +228,8 @@ def _listed(answer: int | list[Any]) -> list[Any]:
 @mutant
 def resends_not_marked() -> Generator[None]:
     """What was done already when it was sent again looks like somebody else's work."""
-    call = calls.Call
-
-    def unmarked(**fields: Any) -> Any:
-        return call(**{**fields, "is_resent": False})
-
-    with patch.object(queues, "Call", unmarked):
+    never = property(lambda _: False, lambda _self, _value: None)
+    with patch.object(queues.Flight, "is_resent", never):
         yield
 
 

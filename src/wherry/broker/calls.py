@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 from ..errors import WherryError
 from ..model import Partition, ScopeId, Token
@@ -60,7 +60,8 @@ class Retention:
         return shortest_ms / _YOUNG_PART / 1000
 
 
-class Call(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Call:
     """What one partition has in a call of the commit script.
 
     Attributes:

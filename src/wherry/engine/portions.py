@@ -13,30 +13,51 @@ from typing import TypeVar
 
 PORTION = 24
 """Entries, at least, of a portion."""
+LEAST = PORTION // 2
+"""So few that one read brings are handled like what comes by itself."""
 MANY = 128
 """So many entries are handled at once."""
 
 T = TypeVar("T")
 
 
-def portions_of(brought: Mapping[str, Sequence[T]], count: int) -> list[Mapping[str, Sequence[T]]]:
-    """Portions of much the same size, in order; what one stream has brought stays together.
+class Portions:
+    """Remembers from one read to the next of a worker.
 
-    Args:
-        brought: entries by the name of their stream.
-        count: how many they are together.
+    Attributes:
+        are_under_way: there were several lately, and while one of them is handled those who wait
+            for the answers to another send what the next read brings.
     """
-    portions = count // PORTION if count < MANY else 1
-    if portions < 2:
-        return [brought]
-    size = -(-count // portions)
-    found: list[Mapping[str, Sequence[T]]] = []
-    portion: dict[str, Sequence[T]] = {}
-    left = size
-    for name, entries in brought.items():
-        portion[name] = entries
-        left -= len(entries)
-        if left <= 0:
-            found.append(portion)
-            portion, left = {}, size
-    return [*found, portion] if portion else found
+
+    __slots__ = ("are_under_way",)
+
+    def __init__(self) -> None:
+        """Begin without."""
+        self.are_under_way = False
+
+    def part(
+        self, brought: Mapping[str, Sequence[T]], count: int, *, is_whole: bool
+    ) -> list[Mapping[str, Sequence[T]]]:
+        """Portions of much the same size, in order; what one stream has brought stays together.
+
+        Args:
+            brought: entries by the name of their stream.
+            count: how many they are together.
+            is_whole: they must be handled at once.
+        """
+        portions = 1 if is_whole or count >= MANY else count // PORTION
+        if portions < 2:
+            self.are_under_way = self.are_under_way and LEAST <= count < MANY
+            return [brought]
+        self.are_under_way = True
+        size = -(-count // portions)
+        found: list[Mapping[str, Sequence[T]]] = []
+        portion: dict[str, Sequence[T]] = {}
+        left = size
+        for name, entries in brought.items():
+            portion[name] = entries
+            left -= len(entries)
+            if left <= 0:
+                found.append(portion)
+                portion, left = {}, size
+        return [*found, portion] if portion else found

@@ -118,8 +118,10 @@ class Committer:
         packed = None if state is None else state.packed or b""
         size_bytes = len(reply) + len(packed or b"")
         is_large = size_bytes > LARGE_BYTES
-        queue = self._queues.get(track.holding)
-        run = queue.growing.get(track) if queue is not None else None
+        if track.holding.is_lost:
+            return
+        queue = self._queue_of(track.holding)
+        run = queue.growing.get(track)
         if (
             run is None
             or is_large
@@ -127,9 +129,7 @@ class Committer:
             or ((state is not None or run.has_states) and not run.is_before(state))
         ):
             run = Answers(track.scope_id, state is not None, state.expected if state else "")
-            queue = self._append(track, run)
-            if queue is None:
-                return
+            self._append(queue, run, track)
             if is_large:
                 queue.growing.pop(track, None)
             else:
@@ -139,22 +139,18 @@ class Committer:
 
     def put(self, track: Track, operation: Further) -> None:
         """Queue an operation behind the others of its scope."""
-        queue = self._append(track, operation)
-        if queue is not None:
-            queue.growing.pop(track, None)
-            queue.waiting_bytes += operation.size_bytes
-            track.outstanding += 1
+        if track.holding.is_lost:
+            return
+        queue = self._queue_of(track.holding)
+        self._append(queue, operation, track)
+        queue.growing.pop(track, None)
+        queue.waiting_bytes += operation.size_bytes
+        track.outstanding += 1
 
-    def _append(self, track: Track, step: Step) -> Queue | None:
-        """Queue a step behind the others of its partition; None if that is lost."""
-        holding = track.holding
-        if holding.is_lost:
-            return None
-        queue = self._queues.get(holding) or self._make_queue(holding)
+    def _append(self, queue: Queue, step: Step, track: Track) -> None:
         queue.waiting.append((step, track))
         if queue.way is None and queue.flight is None:
             self._make_ready(queue)
-        return queue
 
     def _make_ready(self, queue: Queue) -> None:
         """Let a queue be sent soon, unless its partition is lost."""
@@ -171,9 +167,11 @@ class Committer:
             way.work.set()
         way.ready[holding] = queue
 
-    def _make_queue(self, holding: Holding) -> Queue:
-        self._queues = {one: queue for one, queue in self._queues.items() if not one.is_lost}
-        queue = self._queues[holding] = Queue(holding)
+    def _queue_of(self, holding: Holding) -> Queue:
+        queue = self._queues.get(holding)
+        if queue is None:
+            self._queues = {one: queue for one, queue in self._queues.items() if not one.is_lost}
+            queue = self._queues[holding] = Queue(holding)
         return queue
 
     def withdraw(self, holding: Holding, scope_id: ScopeId) -> list[Operation]:
@@ -270,11 +268,11 @@ class Committer:
         self._make_ready(queue)
 
     async def _send(self, queues: Sequence[Queue]) -> None:
-        groups = load_groups(queues, MAX_OPERATIONS if self._link.joins_slots else 0)
+        most = MAX_OPERATIONS if self._link.joins_slots else 0
+        groups = load_groups(queues, most, asyncio.get_running_loop().time())
         if not groups:
             return
-        now_s = asyncio.get_running_loop().time()
-        calls = [[queue.call(flight, now_s) for queue, flight in group] for group in groups]
+        calls = [[flight for _, flight in group] for group in groups]
         script, keys, retention = self._script, self._keys, self._retention
         sent_at_s = time.monotonic()
         answers = await run_many(
@@ -301,18 +299,19 @@ class Committer:
 
     def _done(self, group: Sequence[tuple[Queue, Flight]]) -> None:
         """Everything of these took effect."""
+        calls: list[tuple[Holding, Sequence[Sent]]] = []
         for queue, flight in group:
             queue.flight = None
             if flight.aging:
                 flight.note_age(self._young_s)
             if queue.holding.emits > queue.emitted:
                 queue.note_emits(flight)
-        self._desk.settle_done([(queue.holding, flight.sent) for queue, flight in group])
-        for queue, _ in group:
             if queue.waiting:
                 self._make_ready(queue)
             if queue.flushed:
                 queue.wake()
+            calls.append((queue.holding, flight.sent))
+        self._desk.settle_done(calls)
 
     def _answer(self, queue: Queue, flight: Flight, answer: object) -> None:
         if are_all_done(answer, flight.count):

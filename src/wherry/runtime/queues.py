@@ -34,28 +34,24 @@ class Way:
 
 
 @dataclass(slots=True, eq=False)
-class Flight:
+class Flight(Call):
     """What is under way of a queue, until it is answered.
 
     Attributes:
-        sent: what it carries, in order of effect.
-        count: how many operations that are.
+        sent: its steps, each with the track of its scope.
+        count: how many operations they are.
         size_bytes: what they count for in a call.
-        is_resent: it was sent before.
-        aging: scopes whose keys get a new time to live, as it was sent last.
     """
 
-    sent: list[Sent]
-    count: int
-    size_bytes: int
-    is_resent: bool = False
-    aging: Collection[ScopeId] = ()
+    sent: Sequence[Sent] = ()
+    count: int = 0
+    size_bytes: int = 0
 
     def note_age(self, young_s: float) -> None:
         """It took effect: the keys of the aging scopes are young again."""
         until_s = asyncio.get_running_loop().time() + young_s
         for step, track in self.sent:
-            if type(step) is Answers and track.scope_id in self.aging:
+            if type(step) is Answers and track.scope_id in (self.aging or ()):
                 track.young_until_s = until_s
 
 
@@ -93,46 +89,37 @@ class Queue:
         """Whether all is acknowledged."""
         return not self.waiting and self.flight is None
 
-    def load(self) -> Flight | None:
-        """What is under way, or what fits into one call of what waits; None if nothing does."""
-        if self.flight is not None or not self.waiting:
+    def load(self, now_s: float) -> Flight | None:
+        """What is under way, or what fits into one call of what waits; None if nothing does.
+
+        ``now_s`` is an instant of the loop's clock.
+        """
+        waiting, ledger = self.waiting, self.holding.ledger
+        if self.flight is not None or not waiting:
             return self.flight
-        waiting = self.waiting
         if len(waiting) == 1:
             sent = [waiting.popleft()]
-            count, size = weight_of(sent[0][0])
+            step, track = sent[0]
+            steps: Sequence[Step] = (step,)
+            count, size = weight_of(step)
+            aging: Collection[ScopeId] = (track.scope_id,) if track.young_until_s <= now_s else ()
         else:
             fitting, count, size = split_point(map(_STEP, waiting))
             sent = [waiting.popleft() for _ in range(fitting)]
+            steps = list(map(_STEP, sent))
+            aging = {track.scope_id for _, track in sent if track.young_until_s <= now_s}
         self.growing.clear()
         if self.waiting_bytes:
             self.waiting_bytes -= sum(
-                [one.size_bytes for one, _ in sent if not isinstance(one, Answers)]
+                [one.size_bytes for one in steps if not isinstance(one, Answers)]
             )
-        self.flight = Flight(sent, count, size)
-        return self.flight
-
-    def call(self, flight: Flight, now_s: float) -> Call:
-        """What is under way, as it is sent at an instant of the loop's clock."""
-        ledger, sent = self.holding.ledger, flight.sent
         if self.holding.attempts:
             self.has_failures = True
-        if len(sent) == 1:
-            step, track = sent[0]
-            steps: Sequence[Step] = (step,)
-            flight.aging = (track.scope_id,) if track.young_until_s <= now_s else ()
-        else:
-            steps = list(map(_STEP, sent))
-            flight.aging = {track.scope_id for _, track in sent if track.young_until_s <= now_s}
-        return Call(
-            ledger.partition,
-            ledger.token,
-            steps,
-            flight.is_resent,
-            self.emitted,
-            self.has_failures,
-            flight.aging,
+        self.flight = Flight(
+            *(ledger.partition, ledger.token, steps, False, self.emitted, self.has_failures),
+            *(aging, sent, count, size),
         )
+        return self.flight
 
     def note_emits(self, flight: Flight) -> None:
         """What was under way took effect."""
@@ -148,15 +135,17 @@ class Queue:
         self.flushed.clear()
 
 
-def load_groups(queues: Iterable[Queue], most: int) -> list[list[tuple[Queue, Flight]]]:
+def load_groups(
+    queues: Iterable[Queue], most: int, now_s: float
+) -> list[list[tuple[Queue, Flight]]]:
     """Load the queues; those together that go in one command, of ``most`` operations or one queue.
 
-    Queues with nothing to send are left out.
+    Queues with nothing to send are left out. ``now_s`` is an instant of the loop's clock.
     """
     groups: list[list[tuple[Queue, Flight]]] = []
     count = size = 0
     for queue in queues:
-        flight = queue.load()
+        flight = queue.load(now_s)
         if flight is None:
             continue
         count += flight.count

@@ -16,7 +16,7 @@ from ..broker.wire import Keys
 from ..config import Config
 from ..engine.bursts import FEW
 from ..engine.gathering import Usage
-from ..engine.portions import MANY, PORTION, portions_of
+from ..engine.portions import PORTION
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from ..hooks import Hooks
 from ..model import Partition
@@ -30,8 +30,6 @@ from .selection import Choice, Selection
 UNBLOCK_PAUSE_S = 0.005
 TRICKLE = 64
 """So many entries are worth a read of their own while commits are under way."""
-LEAST = PORTION // 2
-"""The same where several portions are under way."""
 ANSWER_WITHIN_S = 0.02
 """Longest time for which fewer wait for an answer to a commit."""
 
@@ -96,7 +94,6 @@ class Reader:
         """
         self._links = links
         self._connects = 0
-        self._has_portions = False
         self._named = _Named(Keys(config.namespace))
         self._config = config
         self._holdings = holdings
@@ -168,7 +165,7 @@ class Reader:
         pause_s = self._selection.gathering.pause_s(brought, now_s)
         if pause_s:
             await asyncio.sleep(pause_s)
-        elif self._has_portions:
+        elif self._selection.portions.are_under_way:
             await asyncio.sleep(0)  # those that were woken have their turn
         elif brought < TRICKLE:
             await self._let_send()
@@ -282,20 +279,20 @@ class Reader:
         choice: Choice,
         brought: int,
     ) -> None:
-        portions = portions_of(answer, brought)
-        if len(portions) > 1 and (
-            self._selection.gathering.is_on
+        selection = self._selection
+        portions = selection.portions.part(
+            answer,
+            brought,
             # What is in hand may be among it, and be finished before its portion comes.
-            or any(by_key[key].ledger.is_read_anew for key in answer)
-        ):
-            portions = [answer]
-        self._has_portions = len(portions) > 1 or self._has_portions and LEAST <= brought < MANY
+            is_whole=selection.gathering.is_on
+            or (brought >= PORTION and any(by_key[key].ledger.is_read_anew for key in answer)),
+        )
         backlogged = self._route(by_key, portions[0], choice)
         for portion in portions[1:]:
             await self._let_send()
             backlogged += self._route(by_key, portion, choice)
         if not self._gate.is_shut():
-            self._selection.note(choice.rewinds, backlogged, self._selection.window.room())
+            selection.note(choice.rewinds, backlogged, selection.window.room())
             for ledger in [*self._holdings.hand.with_tombstones]:
                 ledger.answered(self._reads.answered)
 

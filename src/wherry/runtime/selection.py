@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..config import Config
 from ..engine.bursts import Bursts
 from ..engine.gathering import Gathering, Usage
+from ..engine.portions import Portions
 from .holding import Holding, Holdings
 from .window import Room, Window
 
@@ -54,11 +55,12 @@ class Selection:
         brought: entries that the last read brought, until the reader has gone by it.
         bursts: whether it pays to look once more before they are handled.
         gathering: whether it pays to wait before the next read.
+        portions: what of it is handled while the effects of the rest are on their way.
     """
 
     __slots__ = (
         "_backlogged", "_config", "_entry_bytes", "_first", "_holdings", "_readable", "_rewinds",
-        "brought", "bursts", "gathering", "window",
+        "brought", "bursts", "gathering", "portions", "window",
     )  # fmt: skip
 
     def __init__(self, config: Config, holdings: Holdings, usage: Callable[[], Usage]) -> None:
@@ -67,6 +69,7 @@ class Selection:
         self.brought = 0
         self.bursts = Bursts()
         self.gathering = Gathering(config.gather_s, usage)
+        self.portions = Portions()
         self._config = config
         self._holdings = holdings
         # Mean of what was in hand after the last read; before the first each may be the largest.
