@@ -131,10 +131,15 @@ def parts_of(command: Sequence[bytes]) -> list[tuple[bool, list[str]]]:
     found: list[tuple[bool, list[str]]] = []
     at = 4
     for _ in range(int(arguments[0])):
-        behind = at + 5 + int(arguments[at + 4])
-        operations = (*command[:2], b"0", *arguments[at + 5 : behind])
+        if arguments[at] != b"m":
+            found.append((False, ["commit"]))  # one answer
+            at += 4
+            continue
+        behind = at + 6 + int(arguments[at + 4])
+        operations = (*command[:2], b"0", *arguments[at + 6 : behind])
         found.append((b"r" in arguments[at + 2], kinds_of([operations])))
         at = behind
+    assert at == len(arguments), "the layout of the script's arguments has changed"
     return found
 
 
@@ -142,12 +147,12 @@ def _begins_answers(command: Sequence[bytes], place: int) -> bool:
     """Whether commits in one of the short forms begin here, and then the id of the first entry."""
     numbers, first = {
         b"a": ((1, 2), 3),  # a out count
+        b"o": ((), 2),  # o token
         b"s": ((1, 2, 4), 5),  # s out state expected count
-    }.get(command[place].lower(), ((), 0))
+    }.get(command[place].lower(), ((), len(command)))
     first += place
     return (
-        bool(numbers)
-        and first < len(command)
+        first < len(command)
         and all(command[place + one].isdigit() for one in numbers)
         and _ENTRY.fullmatch(command[first]) is not None
     )

@@ -9,7 +9,9 @@ import secrets
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
+from wherry.engine import portions
 from wherry.model import partition_of
 
 from .checking import Checker
@@ -18,6 +20,8 @@ from .points import learn_scripts
 from .world import MAX_ATTEMPTS, PARTITIONS, Verdict, World
 
 SETTLE_S = 60.0
+PORTION = 2
+"""Few entries come at a time: what a worker handles in portions is as much less."""
 
 
 def play(
@@ -29,7 +33,7 @@ def play(
     tell: Callable[[str], None] | None = None,
 ) -> Verdict:
     """Run one seed; ``aims`` are the points at which it aims."""
-    with _determined(seed):
+    with _determined(seed), patch.object(portions, "PORTION", PORTION):
         story = Story(seed, steps, faults, aims, tell)
         for part in (story.run, story.world.close):
             try:

@@ -28,14 +28,14 @@ def brought(sizes: list[int]) -> dict[str, list[int]]:
     ],
 )
 def test_so_many_make_portions(streams: int, each: int, portions: list[int]):
-    found = Portions().part(brought([each] * streams), streams * each, is_whole=False)
+    found = Portions().part(brought([each] * streams), streams * each, lambda: False)
     assert [sum(map(len, one.values())) for one in found] == portions
 
 
 @given(st.lists(st.integers(1, 9), max_size=80))
 def test_portions_together_are_what_was_brought(sizes: list[int]):
     what = brought(sizes)
-    found = Portions().part(what, sum(sizes), is_whole=False)
+    found = Portions().part(what, sum(sizes), lambda: False)
     assert [pair for one in found for pair in one.items()] == list(what.items())
 
 
@@ -43,7 +43,7 @@ def test_portions_are_under_way_until_few_or_many_come():
     portions = Portions()
 
     def are_under_way_after(count: int, *, is_whole: bool = False) -> bool:
-        found = portions.part(brought([1] * count), count, is_whole=is_whole)
+        found = portions.part(brought([1] * count), count, lambda: is_whole)
         assert not is_whole or len(found) == 1
         return portions.are_under_way
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from scripts.simulation.points import POINTS, kinds_of, learn_scripts
+from scripts.simulation.points import POINTS, kinds_of, learn_scripts, parts_of
 from scripts.simulation.story import play
 from tests.simulation.mutants import CAUGHT_BY, MOST, MUTANTS, catch
 from wherry import Client
+from wherry.broker.scripts import Scripts
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(80)
@@ -73,6 +74,13 @@ def test_calls_are_known_by_what_they_carry():
     assert kinds_of([[b"XREAD", b"COUNT", b"1"]]) == ["read"]
     assert kinds_of([[b"CLIENT", b"UNBLOCK", b"7"]]) == ["unblock"]
     assert kinds_of([[b"CLIENT", b"SETNAME", b"wherry"]]) == []
+    command = str(Scripts(memory=True).commit.command([], [])[1]).encode()
+    one = (b"O", b"1:a", b"5-0", b"reply")
+    many = (b"m", b"1:a", b"rf", b"0", b"4", b"5", b"f", b"6-0", b"s", b"row")
+    call = [b"EVALSHA", command, b"0", b"2", b"9", b"9", b"0", *one, *many]
+    assert kinds_of([call[:11]]) == ["commit"]
+    assert kinds_of([call]) == ["commit", "fail"]
+    assert parts_of(call) == [(False, ["commit"]), (True, ["fail"])]
 
 
 @pytest.mark.parametrize("name", MUTANTS)

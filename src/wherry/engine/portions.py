@@ -8,7 +8,7 @@ already, and commits are full anyhow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 PORTION = 24
@@ -36,17 +36,17 @@ class Portions:
         self.are_under_way = False
 
     def part(
-        self, brought: Mapping[str, Sequence[T]], count: int, *, is_whole: bool
+        self, brought: Mapping[str, Sequence[T]], count: int, is_whole: Callable[[], bool]
     ) -> list[Mapping[str, Sequence[T]]]:
         """Portions of much the same size, in order; what one stream has brought stays together.
 
         Args:
             brought: entries by the name of their stream.
             count: how many they are together.
-            is_whole: they must be handled at once.
+            is_whole: tells whether they must be handled at once; asked if they need not.
         """
-        portions = 1 if is_whole or count >= MANY else count // PORTION
-        if portions < 2:
+        portions = count // PORTION
+        if portions < 2 or count >= MANY or is_whole():
             self.are_under_way = self.are_under_way and LEAST <= count < MANY
             return [brought]
         self.are_under_way = True

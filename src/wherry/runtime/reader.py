@@ -16,7 +16,6 @@ from ..broker.wire import Keys
 from ..config import Config
 from ..engine.bursts import FEW
 from ..engine.gathering import Usage
-from ..engine.portions import PORTION
 from ..errors import StoreError, StoreRefused, StoreUnavailable
 from ..hooks import Hooks
 from ..model import Partition
@@ -280,13 +279,13 @@ class Reader:
         brought: int,
     ) -> None:
         selection = self._selection
-        portions = selection.portions.part(
-            answer,
-            brought,
+
+        def is_whole() -> bool:
             # What is in hand may be among it, and be finished before its portion comes.
-            is_whole=selection.gathering.is_on
-            or (brought >= PORTION and any(by_key[key].ledger.is_read_anew for key in answer)),
-        )
+            is_anew = any(by_key[key].ledger.is_read_anew for key in answer)
+            return is_anew or selection.gathering.is_on
+
+        portions = selection.portions.part(answer, brought, is_whole)
         backlogged = self._route(by_key, portions[0], choice)
         for portion in portions[1:]:
             await self._let_send()
