@@ -185,6 +185,7 @@ async def test_tombstones_wait_for_the_reads_of_their_own_partition_only():
         (zero, link), (_, other) = await desk.hold(0), await desk.hold(1)
         link.read.bring(1)
         await until(lambda: len(link.reads) == 2)
+        zero.ledger.is_read_anew = True
         desk.finish(zero, 1)
         assert zero.ledger.tombstones
         link.read.bring(2)

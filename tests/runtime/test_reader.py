@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -195,10 +196,11 @@ class ByTurn(Noting):
     def __init__(self) -> None:
         super().__init__()
         self.turns: list[int] = []
+        self.after = self.turn
 
     def route(self, holding: Holding, raw: Any, room: Any) -> bool:
         if not self.given:
-            asyncio.get_running_loop().call_soon(self.turn)
+            asyncio.get_running_loop().call_soon(self.after)
         return super().route(holding, raw, room)
 
     def turn(self) -> None:
@@ -239,6 +241,65 @@ def test_effects_of_a_portion_are_sent_before_the_next_is_handled(
         loop.settle()
         assert router.turns == turns
         assert len(link.reads) == 2
+    finally:
+        loop.finish()
+
+
+BETWEEN: dict[str, Callable[[Holding, Holdings], None]] = {
+    "is lost": lambda one, holdings: holdings.remove(one),
+    "drains": lambda one, _: one.ledger.drain(),
+    "is read anew": lambda one, _: one.ledger.rewind(),
+}
+
+
+@pytest.mark.parametrize("what", BETWEEN)
+def test_partition_that_changes_between_two_portions_gets_nothing_of_the_later_ones(what: str):
+    loop = VirtualLoop(patience_s=1.0)
+    link, holdings, router = SlowLink(), Holdings(), ByTurn()
+    links: Any = (link, link)
+    for number in range(PORTION // 2):
+        holdings.add(holding(number))
+    *_, last = holdings.all()
+
+    def change() -> None:
+        router.turn()
+        if len(router.turns) == 1:
+            BETWEEN[what](last, holdings)
+
+    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
+    try:
+        loop.start(reader.run(), name="reader", group="")
+        loop.run_until(lambda: bool(link.reads), 1.0)
+        router.after = change
+        link.reads[0].set_result(spread(2 * PORTION))
+        loop.settle()
+        assert router.turns == [PORTION, PORTION - 4]
+        cursors = {one.ledger.cursor for one in holdings.all() if one is not last}
+        assert cursors == {"4-0"}, "nothing else is read anew for that"
+    finally:
+        loop.finish()
+
+
+class FullRouter(AnyRouter):
+    def route(self, holding: Any, raw: Any, room: Any) -> bool:
+        return False
+
+
+def test_of_all_portions_it_is_known_who_has_more():
+    loop = VirtualLoop(patience_s=1.0)
+    link, holdings = SlowLink(), Holdings()
+    links: Any = (link, link)
+    for number in range(PORTION // 2 + 1):
+        holdings.add(holding(number))
+    router: Any = FullRouter()
+    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)
+    try:
+        loop.start(reader.run(), name="reader", group="")
+        loop.run_until(lambda: bool(link.reads), 1.0)
+        link.reads[0].set_result(spread(2 * PORTION))
+        loop.settle()
+        first = link.asked[1].index("STREAMS") + 1
+        assert link.asked[1][first] == f"{{wherry:{PORTION // 2}}}:in", "it alone was quiet"
     finally:
         loop.finish()
 

@@ -11,7 +11,7 @@ from tests.runtime.test_reader import at_ease, holding
 from wherry import Config
 from wherry.model import EntryId, ScopeId
 from wherry.runtime.holding import Holding, Holdings
-from wherry.runtime.selection import BATCH, MAX_COUNT, Selection
+from wherry.runtime.selection import BATCH, MAX_COUNT, SAME, Selection
 from wherry.runtime.window import Room
 
 
@@ -34,6 +34,42 @@ def test_read_of_partitions_nobody_knows_brings_a_batch_at_most_and_not_the_wind
     assert len(choice.rewinds) == partitions
     assert choice.count == min(MAX_COUNT, BATCH // partitions)
     assert choice.count * partitions <= BATCH < Config().in_flight
+
+
+def test_each_partition_comes_to_be_the_first():
+    """The router takes what there is room for in this order, and the last would starve."""
+    chooser, holdings = selection(3)
+    firsts: list[Holding] = []
+    for turn in range(3 * SAME):
+        choice = chooser.choose(turn, is_settling=False)
+        assert choice is not None
+        assert {*choice.rewinds} == {*holdings.all()}
+        firsts.append(next(iter(choice.rewinds)))
+    zero, one, two = holdings.all()
+    assert firsts == [zero] * SAME + [one] * SAME + [two] * SAME
+
+
+def test_choice_follows_what_has_changed_since_the_last():
+    chooser, holdings = selection(4)
+    zero, *_ = holdings.all()
+
+    def choose() -> dict[Holding, int]:
+        choice = chooser.choose(0, is_settling=False)
+        assert choice is not None
+        return choice.rewinds
+
+    before = choose()
+    assert choose() is before
+    zero.ledger.rewind()
+    assert choose()[zero] == 1
+    chooser.note(holdings.all(), [zero], Room(4_095, 2**26 - 200))
+    assert [*choose()][-1] is zero, "the quiet ones come first"
+    chooser.note(holdings.all(), [], Room(4_095, 2**26 - 200))
+    assert next(iter(choose())) is zero
+    holdings.remove(zero)
+    assert zero not in choose()
+    holdings.add(holding(9))
+    assert len(choose()) == 4
 
 
 def test_small_window_is_shared_out():

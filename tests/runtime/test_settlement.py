@@ -25,7 +25,9 @@ def test_calls_of_partitions_that_were_lost_meanwhile_settle_nothing():
         track = one.track(ScopeId("s"))
         one.ledger.hold(EntryId("1-0"), 5)
         track.outstanding = 1
-        calls.append((one, [(Answers(track.scope_id, arguments=["1-0", b"reply"]), track)]))
+        run = Answers(track.scope_id)
+        run.add(EntryId("1-0"), b"reply", None, 5)
+        calls.append((one, [(run, track)]))
     (lost, _), (kept, _) = calls
     holdings.remove(lost)
     settlement.settle_done(calls)

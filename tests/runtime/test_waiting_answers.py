@@ -179,8 +179,10 @@ async def test_answers_of_a_lost_partition_go_nowhere():
 
 def test_answers_are_told_apart_as_they_were_put_in():
     run = Answers(ScopeId("s"), has_states=True, expected="0-9")
-    run.arguments += ["1-0", b"a", b"A", "2-0", b"b", b"B"]
-    assert (run.count(), run.entry_ids()) == (2, ["1-0", "2-0"])
+    run.add(EntryId("1-0"), b"a", b"A", 2)
+    run.add(EntryId("2-0"), b"b", b"B", 2)
+    assert run.arguments == ["1-0", b"a", b"A", "2-0", b"b", b"B"]
+    assert run.entry_ids == ["1-0", "2-0"]
     assert run.each() == [
         Answer(EntryId("1-0"), ScopeId("s"), b"a", StateChange("0-9", b"A")),
         Answer(EntryId("2-0"), ScopeId("s"), b"b", StateChange("1-0", b"B")),

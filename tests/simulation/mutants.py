@@ -107,8 +107,8 @@ def no_tombstones() -> Generator[None]:
     """A read that was sent before a commit brings the entry again."""
     finish = Ledger.finish
 
-    def forget(self: Ledger, entry_ids: Any, *_: int) -> None:
-        finish(self, entry_ids)
+    def forget(self: Ledger, entry_ids: Any, _sent: int, answered: int) -> None:
+        finish(self, entry_ids, answered, answered)
 
     with patch.object(Ledger, "finish", forget):
         yield
@@ -228,8 +228,12 @@ def _listed(answer: int | list[Any]) -> list[Any]:
 @mutant
 def resends_not_marked() -> Generator[None]:
     """What was done already when it was sent again looks like somebody else's work."""
-    never = property(lambda _: False, lambda _self, _value: None)
-    with patch.object(queues.Flight, "is_resent", never):
+    encode = calls.encode_calls
+
+    def unmarked(script: Any, keys: Any, joined: Any, retention: Any) -> Any:
+        return encode(script, keys, [replace(call, is_resent=False) for call in joined], retention)
+
+    with patch.object(committer, "encode_calls", unmarked):
         yield
 
 

@@ -175,11 +175,11 @@ class _Encoder:
             if step.has_states:
                 letter = "s" if is_aging else "S"
                 out, state = self._out(scope), self._state(scope)
-                arguments += (letter, out, state, step.expected, step.count())
+                arguments += (letter, out, state, step.expected, len(step.entry_ids))
             else:
                 # A key may be named several times: by a hot scope, seldom by any other.
                 names.append(replies(partition, scope))
-                arguments += ("a" if is_aging else "A", len(names), step.count())
+                arguments += ("a" if is_aging else "A", len(names), len(step.entry_ids))
             arguments += step.arguments
         arguments[begin - 4] = "r" * call.is_resent + "f" * has_failures + "d" * has_letters
         arguments[begin - 2 : begin] = len(arguments) - begin, len(names) - first

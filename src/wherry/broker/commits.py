@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 from ..model import EntryId, ScopeId
 
@@ -71,6 +71,7 @@ class Answers:
         scope_id: whose.
         has_states: each changes the state, or none does.
         expected: version of the state that the first was built on, see `StateChange`.
+        entry_ids: the entries that they finish.
         arguments: entry id, packed reply and, with states, packed state of each.
         size_bytes: what they count for in a call.
     """
@@ -78,31 +79,25 @@ class Answers:
     scope_id: ScopeId
     has_states: bool = False
     expected: str = ""
-    arguments: list[Any] = field(default_factory=lambda: [])
+    entry_ids: list[EntryId] = field(default_factory=lambda: [])
+    arguments: list[str | bytes] = field(default_factory=lambda: [])
     size_bytes: int = 0
 
     def add(self, entry_id: EntryId, reply: bytes, state: bytes | None, size_bytes: int) -> None:
         """Append an answer; reply and state have ``size_bytes`` together."""
+        self.entry_ids.append(entry_id)
         self.arguments += (entry_id, reply) if state is None else (entry_id, reply, state)
         self.size_bytes += ANSWER_BYTES + size_bytes
-
-    def count(self) -> int:
-        """How many there are."""
-        return len(self.arguments) // (3 if self.has_states else 2)
-
-    def entry_ids(self) -> list[EntryId]:
-        """The entries that they finish."""
-        return self.arguments[:: 3 if self.has_states else 2]
 
     def is_before(self, state: StateChange | None) -> bool:
         """Whether an answer with such a state, or with none, may follow."""
         if state is None:
             return not self.has_states
-        return self.has_states and self.arguments[-3] == state.expected
+        return self.has_states and self.entry_ids[-1] == state.expected
 
     def each(self) -> list[Answer]:
         """One by one."""
-        ids, replies = self.entry_ids(), self.arguments
+        ids, replies = self.entry_ids, cast("list[bytes]", self.arguments)
         if not self.has_states:
             return [
                 Answer(entry_id, self.scope_id, reply)
@@ -229,12 +224,12 @@ def each_of(step: Step) -> Sequence[Operation]:
 
 def count_of(steps: Iterable[Step]) -> int:
     """How many operations there are in steps."""
-    return sum([step.count() if isinstance(step, Answers) else 1 for step in steps])
+    return sum([len(step.entry_ids) if isinstance(step, Answers) else 1 for step in steps])
 
 
 def weight_of(step: Step) -> tuple[int, int]:
     """How many operations a step is, and what they count for in a call, in bytes."""
-    return step.count() if isinstance(step, Answers) else 1, step.size_bytes
+    return len(step.entry_ids) if isinstance(step, Answers) else 1, step.size_bytes
 
 
 def size_of(replies: Sequence[bytes], replies_bytes: int) -> int:

@@ -97,29 +97,30 @@ class Ledger:
         if self.is_read_anew:
             self.is_read_anew = id_key(cursor) < id_key(self._read_before)
 
-    def finish(
-        self, entry_ids: Collection[EntryId], reads_sent: int = 0, reads_answered: int = 0
-    ) -> None:
+    def finish(self, entry_ids: Collection[EntryId], reads_sent: int, reads_answered: int) -> None:
         """Their commits are acknowledged; keep tombstones while a read is on its way.
 
         Args:
             entry_ids: the entries.
-            reads_sent: reads sent so far that can bring what is in hand, see `is_read_anew`.
-            reads_answered: those answered so far, at most ``reads_sent``.
+            reads_sent: reads sent so far.
+            reads_answered: reads answered so far, at most ``reads_sent``.
         """
-        held, hand = self.held, self.hand
-        hand.entries -= len(held)
-        for entry_id in entry_ids:
-            hand.size_bytes -= held.pop(entry_id, 0)
-        hand.entries += len(held)
-        if reads_sent > reads_answered and entry_ids:
+        self._drop(entry_ids)
+        if self.is_read_anew and reads_sent > reads_answered and entry_ids:
             self.tombstones.update(entry_ids)
             self._buried.append((reads_sent, entry_ids))
             self.hand.with_tombstones[self] = None
 
     def forget(self, entry_id: EntryId) -> None:
         """Let go of an entry that was not finished; a later read brings it again."""
-        self.finish([entry_id])
+        self._drop((entry_id,))
+
+    def _drop(self, entry_ids: Collection[EntryId]) -> None:
+        held, hand = self.held, self.hand
+        hand.entries -= len(held)
+        for entry_id in entry_ids:
+            hand.size_bytes -= held.pop(entry_id, 0)
+        hand.entries += len(held)
 
     def answered(self, reads_answered: int) -> None:
         """Reads up to this number were answered, or their connection is closed."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 PORTION = 24
-"""Entries, at least, of a portion."""
+"""Entries of a portion, about: twice as many make two."""
 LEAST = PORTION // 2
 """So few that one read brings are handled like what comes by itself."""
 MANY = 128

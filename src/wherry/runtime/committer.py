@@ -255,12 +255,13 @@ class Committer:
     def _again(self, queues: Sequence[Queue]) -> None:
         for queue in queues:
             if queue.flight is not None and not queue.is_aside:
-                queue.flight.is_resent = True
+                queue.flight.begin_anew()
                 self._make_ready(queue)
 
     def _set_aside(self, queue: Queue, flight: Flight) -> None:
         """Try a partition again whose slot is on its way; the others need not wait for it."""
-        flight.is_resent = queue.is_aside = True
+        flight.begin_anew()
+        queue.is_aside = True
         asyncio.get_running_loop().call_later(BETWEEN_S, self._resume, queue)
 
     def _resume(self, queue: Queue) -> None:
@@ -272,7 +273,7 @@ class Committer:
         groups = load_groups(queues, most, asyncio.get_running_loop().time())
         if not groups:
             return
-        calls = [[flight for _, flight in group] for group in groups]
+        calls = [[flight.call for _, flight in group] for group in groups]
         script, keys, retention = self._script, self._keys, self._retention
         sent_at_s = time.monotonic()
         answers = await run_many(
@@ -302,7 +303,7 @@ class Committer:
         calls: list[tuple[Holding, Sequence[Sent]]] = []
         for queue, flight in group:
             queue.flight = None
-            if flight.aging:
+            if flight.call.aging is None or flight.call.aging:
                 flight.note_age(self._young_s)
             if queue.holding.emits > queue.emitted:
                 queue.note_emits(flight)

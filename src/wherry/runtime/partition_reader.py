@@ -20,12 +20,9 @@ from ..hooks import Hooks
 from .allowance import Allowance
 from .holding import Holding
 from .outage import Outage
-from .reader import ANSWER_WITHIN_S, Gate
+from .reader import ANSWER_WITHIN_S, TRICKLE, Gate
 from .reads import Reads
 from .router import Router
-
-TRICKLE = 64
-"""So many entries are worth a read of their own while commits are under way."""
 
 
 class Bell(Protocol):

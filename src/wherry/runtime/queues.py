@@ -34,24 +34,32 @@ class Way:
 
 
 @dataclass(slots=True, eq=False)
-class Flight(Call):
+class Flight:
     """What is under way of a queue, until it is answered.
 
     Attributes:
+        call: as it is sent.
         sent: its steps, each with the track of its scope.
         count: how many operations they are.
         size_bytes: what they count for in a call.
     """
 
-    sent: Sequence[Sent] = ()
-    count: int = 0
-    size_bytes: int = 0
+    call: Call
+    sent: Sequence[Sent]
+    count: int
+    size_bytes: int
+
+    def begin_anew(self) -> None:
+        """It is to be sent again, and nobody knows how much later."""
+        self.call.is_resent = True
+        self.call.aging = None
 
     def note_age(self, young_s: float) -> None:
         """It took effect: the keys of the aging scopes are young again."""
+        aging = self.call.aging
         until_s = asyncio.get_running_loop().time() + young_s
         for step, track in self.sent:
-            if type(step) is Answers and track.scope_id in (self.aging or ()):
+            if type(step) is Answers and (aging is None or track.scope_id in aging):
                 track.young_until_s = until_s
 
 
@@ -115,10 +123,15 @@ class Queue:
             )
         if self.holding.attempts:
             self.has_failures = True
-        self.flight = Flight(
-            *(ledger.partition, ledger.token, steps, False, self.emitted, self.has_failures),
-            *(aging, sent, count, size),
+        call = Call(
+            partition=ledger.partition,
+            token=ledger.token,
+            steps=steps,
+            emitted=self.emitted,
+            has_failures=self.has_failures,
+            aging=aging,
         )
+        self.flight = Flight(call, sent, count, size)
         return self.flight
 
     def note_emits(self, flight: Flight) -> None:

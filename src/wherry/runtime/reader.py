@@ -148,13 +148,16 @@ class Reader:
             async with asyncio.timeout(None) as self._patience:
                 if not choice.is_partial:
                     self._waiting = choice
-                await self._read(choice)
+                by_key, answer = await self._read(choice)
         except TimeoutError:
             # The watch has cut this read short, and with it its connection.
             self._read_anew()
         except StoreError:
             if not await self._leave_out(choice.rewinds):
                 raise
+        else:
+            self._waiting = None
+            await self._route_all(by_key, answer, choice)
         finally:
             self._waiting = None
 
@@ -165,7 +168,9 @@ class Reader:
         if pause_s:
             await asyncio.sleep(pause_s)
         elif self._selection.portions.are_under_way:
-            await asyncio.sleep(0)  # those that were woken have their turn
+            # Those that were woken have their turn. What they cause is sent behind the next read,
+            # which so is answered before the server is at it.
+            await asyncio.sleep(0)
         elif brought < TRICKLE:
             await self._let_send()
             if brought >= FEW:
@@ -238,7 +243,8 @@ class Reader:
             ):
                 await self._interrupt(self._reads.sent)
 
-    async def _read(self, choice: Choice) -> None:
+    async def _read(self, choice: Choice) -> tuple[dict[str, Holding], dict[str, list[RawEntry]]]:
+        """The holdings that were read, by key, and what was brought."""
         by_key = self._named.name(choice)
         cursors = {key: holding.ledger.cursor for key, holding in by_key.items()}
         # After one that stayed without an answer the next one does not block: it is a proof.
@@ -257,7 +263,7 @@ class Reader:
         if 0 < connects < self._connects:
             self._read_anew()
         self._selection.brought = brought
-        await self._route_all(by_key, answer, choice, brought)
+        return by_key, answer
 
     async def _ask(
         self, cursors: Mapping[str, str], count: int, block_ms: int | None
@@ -276,7 +282,6 @@ class Reader:
         by_key: Mapping[str, Holding],
         answer: Mapping[str, Sequence[RawEntry]],
         choice: Choice,
-        brought: int,
     ) -> None:
         selection = self._selection
 
@@ -285,7 +290,7 @@ class Reader:
             is_anew = any(by_key[key].ledger.is_read_anew for key in answer)
             return is_anew or selection.gathering.is_on
 
-        portions = selection.portions.part(answer, brought, is_whole)
+        portions = selection.portions.part(answer, selection.brought, is_whole)
         backlogged = self._route(by_key, portions[0], choice)
         for portion in portions[1:]:
             await self._let_send()

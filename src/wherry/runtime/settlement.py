@@ -65,10 +65,9 @@ class Settlement:
             finished: list[EntryId] = []
             for step, track in sent:
                 if isinstance(step, Answers):
-                    entry_ids = step.entry_ids()
-                    finished += entry_ids
-                    answered += len(entry_ids)
-                    track.outstanding -= len(entry_ids)
+                    finished += step.entry_ids
+                    answered += len(step.entry_ids)
+                    track.outstanding -= len(step.entry_ids)
                 else:
                     others.append(step)
                     track.outstanding -= 1
@@ -192,11 +191,8 @@ class Settlement:
 
     def _finish(self, holding: Holding, entry_ids: Sequence[EntryId]) -> None:
         ledger = holding.ledger
-        if ledger.is_read_anew:
-            reads = self._holdings.ears.of(ledger.partition)
-            ledger.finish(entry_ids, reads.sent, reads.answered)
-        else:
-            ledger.finish(entry_ids)
+        reads = self._holdings.ears.of(ledger.partition)
+        ledger.finish(entry_ids, reads.sent, reads.answered)
         if holding.attempts:
             for entry_id in entry_ids:
                 holding.forget(entry_id)

@@ -2,12 +2,12 @@
 -- The one script through which an owner writes; docs/design.md tells why each check is here.
 -- A call carries the operations of one partition, or of several where one server has them all.
 --
--- KEYS: of each partition in, lease, attempts, dead, then reply streams, inboxes and states.
+-- KEYS: of each partition in, lease, and then attempts, dead, reply streams, inboxes and states; or
+--   the reply stream alone where it has one answer.
 -- ARGV: count of partitions, MAXLEN and ttl ms of replies, ttl ms of states (0 none), then for each
 --   partition, whose keys follow those of the one before:
---   one answer, as most have where messages come one by one: 'o' token id message. Its keys are in,
---           lease and the reply stream. 'O': the same; that was given its time to live a short while
---           ago
+--   one answer, as most have where messages come one by one: 'o' token id message
+--           'O': the same; the reply stream was given its time to live a short while ago
 --   any others: 'm' token, flags, number of the last emit that was acknowledged, count of the
 --           arguments that follow, count of its keys, then operations:
 --   answers: 'a' out count, then so many: id message (commits of one scope, each of one reply and
