@@ -168,8 +168,8 @@ class Reader:
         if pause_s:
             await asyncio.sleep(pause_s)
         elif self._selection.portions.are_under_way:
-            # Those that were woken have their turn. What they cause is sent behind the next read,
-            # which so is answered before the server is at it.
+            # Those that were woken have their turn. What they cause is sent behind the next read:
+            # the server answers that before it carries out this.
             await asyncio.sleep(0)
         elif brought < TRICKLE:
             await self._let_send()
