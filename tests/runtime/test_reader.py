@@ -96,7 +96,7 @@ async def test_a_read_that_is_being_closed_is_not_cut_short_again():
 class SlowLink(DeafLink):
     """Answers reads when it is told to, and CLIENT UNBLOCK never."""
 
-    client_id = 7
+    client_id: int | None = 7
 
     def __init__(self) -> None:
         super().__init__()
@@ -276,6 +276,27 @@ def test_partition_that_changes_between_two_portions_gets_nothing_of_the_later_o
         assert router.turns == [PORTION, PORTION - 4]
         cursors = {one.ledger.cursor for one in holdings.all() if one is not last}
         assert cursors == {"4-0"}, "nothing else is read anew for that"
+    finally:
+        loop.finish()
+
+
+def test_read_that_is_answered_is_not_cut_short_between_two_portions():
+    """Not even where the answer came in the moment in which it was to be."""
+    loop = VirtualLoop(patience_s=1.0)
+    link, holdings, router = SlowLink(), Holdings(), ByTurn()
+    link.client_id = None  # CLIENT is forbidden
+    links: Any = (link, link)
+    for number in range(PORTION // 2):
+        holdings.add(holding(number))
+    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
+    try:
+        loop.start(reader.run(), name="reader", group="")
+        loop.run_until(lambda: bool(link.reads), 1.0)
+        holdings.add(holding(PORTION))
+        link.reads[0].set_result(spread(2 * PORTION))
+        loop.settle()
+        assert router.turns == [PORTION, PORTION]
+        assert not any(one.ledger.rewinds for one in holdings.all())
     finally:
         loop.finish()
 
