@@ -366,10 +366,11 @@ class Nobody:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["add", "discard", "forget", "touch", "set", "take"]),
+            st.sampled_from(["add", "use", "forget", "ask for", "set", "take", "look"]),
             st.integers(0, 5),
             st.floats(-1e3, 1e6),
         ),
+        min_size=20,
         max_size=80,
     )
 )
@@ -380,35 +381,41 @@ def test_the_oldest_idle_lane_is_the_one_with_the_smallest_last_used(
     lanes = [Lane(Nobody(), number, {}, 0.0) for number in range(6)]  # type: ignore[arg-type]
     idle = Idle()
     model: set[Lane] = set()
+    used_s = dict.fromkeys(lanes, 0.0)
+    by_hand: set[Lane] = set()
     now_s = 0.0
-    for move, number, value in moves:
+    for move, number, value in [*moves, ("look", 0, 0.0)]:
         lane = lanes[number]
         now_s += 1.0
+        if move in ("add", "use") and lane not in by_hand:
+            used_s[lane] = now_s
         match move:
             case "add":
-                if not idle.is_set_by_hand(lane):
-                    lane.last_used = now_s
-                idle.add(lane)
+                idle.add(lane, now_s)
                 model.add(lane)
-            case "discard":
-                idle.discard(lane)
+            case "use":
+                idle.use(lane, now_s)
                 model.discard(lane)
             case "forget":
                 idle.forget(lane)
                 model.discard(lane)
-            case "touch":
-                lane.last_used = now_s
-                idle.touch(lane)
+                by_hand.discard(lane)
+            case "ask for":
+                idle.ask_for(lane, now_s)
+                by_hand.discard(lane)
+                used_s[lane] = now_s
             case "set":
-                lane["last_used"] = value
+                lane["last_used"] = used_s[lane] = value
                 idle.set_by_hand(lane)
+                by_hand.add(lane)
             case _:
                 oldest = idle.oldest()
+                assert (oldest is None) == (not model)
                 if oldest is not None:
-                    idle.forget(oldest)
-                    model.discard(oldest)
-        oldest = idle.oldest()
-        assert (oldest is None) == (not model)
-        if oldest is not None:
-            assert oldest.last_used == min(lane.last_used for lane in model)
-        assert {lane for lane in lanes if lane in idle} == model
+                    assert oldest in model
+                    assert oldest.last_used == min(used_s[lane] for lane in model)
+                    if move == "take":
+                        idle.forget(oldest)
+                        model.discard(oldest)
+                        by_hand.discard(oldest)
+        assert {lane: lane.last_used for lane in lanes} == used_s

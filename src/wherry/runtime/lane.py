@@ -18,7 +18,7 @@ from .delivery import Delivery
 from .inbox import Inbox, Item
 from .instance import NOTHING, Instance
 from .life import TRANSITIONS, LaneState
-from .record import Record
+from .standing import Standing
 
 OPEN = LaneState.OPEN
 
@@ -80,10 +80,6 @@ class Host(Protocol):
         """The lane has nothing to do."""
         ...
 
-    def stir(self, lane: Lane) -> None:
-        """The lane that had nothing to do is at work again, though it got nothing."""
-        ...
-
     def done(self, lane: Lane) -> None:
         """The lane's task is done."""
         ...
@@ -117,7 +113,7 @@ class Host(Protocol):
         ...
 
 
-class Lane(Record):
+class Lane(Standing):
     """One scope in the process.
 
     Attributes:
@@ -125,12 +121,9 @@ class Lane(Record):
         scope: what the application is, or will be, called with.
         input_queue: its inbox.
         future: the task that calls the application; cancelling it ends the lane.
-        last_used: Unix time in seconds of the last use.
         state: of its life.
         instance: the application call that runs, or ran last, if any.
         is_busy: it is handling a message.
-        used_before: the idle lane that was used before it; kept by `wherry.runtime.idle`.
-        used_after: the one after it.
         tracking: what the worker remembers of the scope; None outside a worker.
     """
 
@@ -140,29 +133,23 @@ class Lane(Record):
         "input_queue",
         "instance",
         "is_busy",
-        "last_used",
         "scope",
         "scope_id",
         "state",
         "tracking",
-        "used_after",
-        "used_before",
     )
 
     def __init__(self, host: Host, scope_id: Any, scope: Any, now_s: float) -> None:
         """Make a lane; the pool starts its task."""
-        super().__init__()
+        super().__init__(now_s)
         self._host = host
         self.scope_id = scope_id
         self.scope = scope
         self.input_queue = Inbox(self)
         self.future: asyncio.Future[None]
-        self.last_used = now_s
         self.state = LaneState.OPEN
         self.instance: Instance | None = None
         self.is_busy = False
-        self.used_before: Lane | None = None
-        self.used_after: Lane | None = None
         self.tracking: Any = None
 
     @property
@@ -292,7 +279,7 @@ class Lane(Record):
 
     def stir(self, instance: Instance) -> None:
         """See `wherry.runtime.instance.Post`."""
-        self._host.stir(self)
+        self.is_idle = False
 
     def finish_all(self, instance: Instance) -> None:
         """See `wherry.runtime.instance.Post`."""

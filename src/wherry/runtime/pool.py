@@ -87,15 +87,14 @@ class Pool:
         """
         lane = self.lanes.get(scope_id)
         if lane is not None:
-            lane.last_used = self._unix_s()
-            self._idle.touch(lane)
+            self._idle.ask_for(lane, self._unix_s())
             return lane
-        loop = asyncio.get_running_loop()
-        lane = Lane(self, scope_id, scope, self._unix_s())
+        loop, now_s = asyncio.get_running_loop(), self._unix_s()
+        lane = Lane(self, scope_id, scope, now_s)
         while len(self.lanes) >= self._most() and self._evict():
             pass
         self.lanes[scope_id] = lane
-        self._idle.add(lane)
+        self._idle.add(lane, now_s)
         self.policy.created(lane)
         lane.start(loop, self._endings.context())
         return lane
@@ -222,7 +221,7 @@ class Pool:
         """What waits in a lane that is done goes to the scope's next one."""
         if successor is not None:
             # It waits for the end of this lane and has taken nothing.
-            self._idle.discard(successor)
+            successor.is_idle = False
             successor.input_queue.inherit(lane.input_queue)
             return
         passes = lane.input_queue.passes
@@ -256,7 +255,7 @@ class Pool:
 
     async def prepare(self, lane: Lane) -> Instance:
         """See `wherry.runtime.lane.Host`."""
-        self._idle.discard(lane)
+        lane.is_idle = False
         return await self.policy.prepare(lane)
 
     def call(self, instance: Instance) -> Awaitable[None]:
@@ -267,12 +266,7 @@ class Pool:
 
     def queued(self, lane: Lane) -> None:
         """See `wherry.runtime.lane.Host`."""
-        self._idle.discard(lane)
-        self._touch(lane)
-
-    def stir(self, lane: Lane) -> None:
-        """See `wherry.runtime.lane.Host`."""
-        self._idle.discard(lane)
+        self._idle.use(lane, self._unix_s())
 
     def rest(self, lane: Lane) -> None:
         """See `wherry.runtime.lane.Host`."""
@@ -284,16 +278,10 @@ class Pool:
             if not self.policy.fits(lane, lane.input_queue.peek()):
                 self.end(lane)
         elif may_end:
-            self._touch(lane)
-            self._idle.add(lane)
+            self._idle.add(lane, self._unix_s())
             lane.input_queue.shrink()
             if self._room.waiting:
                 self._make_room()
-
-    def _touch(self, lane: Lane) -> None:
-        """Note a use; what user code has set by hand stays until the lane is asked for."""
-        if not self._idle.is_set_by_hand(lane):
-            lane.last_used = self._unix_s()
 
     def returned(self, lane: Lane, instance: Instance) -> None:
         """See `wherry.runtime.lane.Host`."""
