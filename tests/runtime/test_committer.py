@@ -21,7 +21,7 @@ from wherry.model import AttemptsRow, EntryId, Partition, ScopeId, Token
 from wherry.runtime import committer as committers
 from wherry.runtime.committer import Committer
 from wherry.runtime.holding import Holding, Track
-from wherry.runtime.queues import Sent
+from wherry.runtime.queues import Flight
 from wherry.runtime.results import Result
 
 RETENTION = Retention(reply_length=1, reply_ttl_ms=1, state_ttl_ms=0)
@@ -76,10 +76,11 @@ class Desk:
             self,
         )
 
-    def settle_done(self, calls: Sequence[tuple[Holding, Sequence[Sent]]]) -> None:
-        for holding, sent in calls:
-            operations = [(one, track) for step, track in sent for one in each_of(step)]
-            self.settle(holding, [Result(*one, Outcome.DONE, "") for one in operations])
+    def settle_done(self, flights: Sequence[Flight]) -> None:
+        for flight in flights:
+            operations = [(one, track) for step, track in flight.sent for one in each_of(step)]
+            results = [Result(*one, Outcome.DONE, "") for one in operations]
+            self.settle(flight.queue.holding, results)
 
     def settle(self, holding: Holding, results: Sequence[Result] | None) -> None:
         self.told.append((holding, results))

@@ -23,6 +23,7 @@ from ..broker.calls import (
     read_answers,
 )
 from ..broker.commits import (
+    ANSWER_BYTES,
     LARGE_BYTES,
     MOST_ARGUMENTS,
     Answers,
@@ -31,7 +32,6 @@ from ..broker.commits import (
     Operation,
     Outcome,
     StateChange,
-    Step,
     each_of,
 )
 from ..broker.link import Link
@@ -44,7 +44,7 @@ from ..model import EntryId, Partition, ScopeId
 from .holding import Holding, Track
 from .meter import Meter
 from .outage import Outage
-from .queues import Flight, Queue, Sent, Way, load_groups
+from .queues import Flight, Queue, Way, load_groups
 from .results import Result, results_of
 
 BETWEEN_S = 0.02
@@ -56,8 +56,8 @@ QUEUE_LIMIT_BYTES = 4 * 2**20
 class Desk(Protocol):
     """Takes the answers; see `wherry.runtime.settlement.Settlement`."""
 
-    def settle_done(self, calls: Sequence[tuple[Holding, Sequence[Sent]]]) -> None:
-        """All operations of these calls took effect."""
+    def settle_done(self, flights: Sequence[Flight]) -> None:
+        """All operations of these took effect."""
         ...
 
     def settle(self, holding: Holding, results: Sequence[Result] | None) -> None:
@@ -115,26 +115,35 @@ class Committer:
         self, track: Track, entry_id: EntryId, reply: bytes, state: StateChange | None = None
     ) -> None:
         """Queue an `Answer`, whose state is changed if there is one; see `Answers`."""
-        packed = None if state is None else state.packed or b""
-        size_bytes = len(reply) + len(packed or b"")
-        is_large = size_bytes > LARGE_BYTES
-        if track.holding.is_lost:
+        holding = track.holding
+        if holding.is_lost:
             return
-        queue = self._queue_of(track.holding)
-        run = queue.growing.get(track)
+        queue = self._queues.get(holding) or self._queue_of(holding)
+        run, size_bytes, packed = queue.growing.get(track), len(reply), None
+        if state is not None:
+            packed = state.packed or b""
+            size_bytes += len(packed)
+        is_large = size_bytes > LARGE_BYTES
         if (
-            run is None
-            or is_large
-            or len(run.arguments) >= MOST_ARGUMENTS
-            or ((state is not None or run.has_states) and not run.is_before(state))
+            run is not None
+            and not is_large
+            and len(run.arguments) < MOST_ARGUMENTS
+            and (run.is_before(state) if state is not None else not run.has_states)
         ):
-            run = Answers(track.scope_id, state is not None, state.expected if state else "")
-            self._append(queue, run, track)
+            run.add(entry_id, reply, packed, size_bytes)
+        else:
+            given: list[str | bytes] = [entry_id, reply]
+            run = Answers(track.scope_id, False, "", [entry_id], given, ANSWER_BYTES + size_bytes)
+            if state is not None and packed is not None:
+                given.append(packed)
+                run.has_states, run.expected = True, state.expected
             if is_large:
                 queue.growing.pop(track, None)
             else:
                 queue.growing[track] = run
-        run.add(entry_id, reply, packed, size_bytes)
+            queue.waiting.append((run, track))
+            if queue.way is None and queue.flight is None:
+                self._make_ready(queue)
         track.outstanding += 1
 
     def put(self, track: Track, operation: Further) -> None:
@@ -142,14 +151,11 @@ class Committer:
         if track.holding.is_lost:
             return
         queue = self._queue_of(track.holding)
-        self._append(queue, operation, track)
+        queue.waiting.append((operation, track))
         queue.growing.pop(track, None)
         queue.waiting_bytes += operation.size_bytes
         track.outstanding += 1
-
-    def _append(self, queue: Queue, step: Step, track: Track) -> None:
-        queue.waiting.append((step, track))
-        if queue.way is None and queue.flight is None:
+        if queue.flight is None:
             self._make_ready(queue)
 
     def _make_ready(self, queue: Queue) -> None:
@@ -258,11 +264,11 @@ class Committer:
                 queue.flight.begin_anew()
                 self._make_ready(queue)
 
-    def _set_aside(self, queue: Queue, flight: Flight) -> None:
+    def _set_aside(self, flight: Flight) -> None:
         """Try a partition again whose slot is on its way; the others need not wait for it."""
         flight.begin_anew()
-        queue.is_aside = True
-        asyncio.get_running_loop().call_later(BETWEEN_S, self._resume, queue)
+        flight.queue.is_aside = True
+        asyncio.get_running_loop().call_later(BETWEEN_S, self._resume, flight.queue)
 
     def _resume(self, queue: Queue) -> None:
         queue.is_aside = False
@@ -273,37 +279,36 @@ class Committer:
         groups = load_groups(queues, most, asyncio.get_running_loop().time())
         if not groups:
             return
-        calls = [[flight.call for _, flight in group] for group in groups]
         script, keys, retention = self._script, self._keys, self._retention
         sent_at_s = time.monotonic()
         answers = await run_many(
-            self._link, [(script, encode_calls(script, keys, one, retention)) for one in calls]
+            self._link, [(script, encode_calls(script, keys, group, retention)) for group in groups]
         )
         if self.meter is not None:
-            sizes = [flight.count for group in groups for _, flight in group]
+            sizes = [flight.count for group in groups for flight in group]
             self.meter.answered(sent_at_s, sizes)
         refusal: StoreUnavailable | StoreRefused | None = None
-        for group, joined, answer in zip(groups, calls, answers, strict=True):
-            if are_all_done(answer, sum([flight.count for _, flight in group])):
+        for group, answer in zip(groups, answers, strict=True):
+            if are_all_done(answer, sum([flight.count for flight in group])):
                 self._done(group)
                 continue
-            for (queue, flight), part in zip(group, part_answers(answer, joined), strict=True):
+            for flight, part in zip(group, part_answers(answer, group), strict=True):
                 if is_try_again(part):
-                    self._set_aside(queue, flight)
+                    self._set_aside(flight)
                 elif isinstance(part, StoreUnavailable | StoreRefused):
                     refusal = part
                 else:
-                    self._answer(queue, flight, part)
+                    self._answer(flight, part)
         if refusal is not None:
             # What was answered has nothing in flight any more; the others are sent again.
             raise refusal
 
-    def _done(self, group: Sequence[tuple[Queue, Flight]]) -> None:
+    def _done(self, group: Sequence[Flight]) -> None:
         """Everything of these took effect."""
-        calls: list[tuple[Holding, Sequence[Sent]]] = []
-        for queue, flight in group:
+        for flight in group:
+            queue = flight.queue
             queue.flight = None
-            if flight.call.aging is None or flight.call.aging:
+            if flight.aging is None or flight.aging:
                 flight.note_age(self._young_s)
             if queue.holding.emits > queue.emitted:
                 queue.note_emits(flight)
@@ -311,13 +316,13 @@ class Committer:
                 self._make_ready(queue)
             if queue.flushed:
                 queue.wake()
-            calls.append((queue.holding, flight.sent))
-        self._desk.settle_done(calls)
+        self._desk.settle_done(group)
 
-    def _answer(self, queue: Queue, flight: Flight, answer: object) -> None:
+    def _answer(self, flight: Flight, answer: object) -> None:
         if are_all_done(answer, flight.count):
-            self._done([(queue, flight)])
+            self._done([flight])
             return
+        queue = flight.queue
         queue.flight = None
         self._settle(queue, flight, answer)
         if queue.waiting:

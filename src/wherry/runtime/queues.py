@@ -33,30 +33,30 @@ class Way:
     is_sending: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class Flight:
-    """What is under way of a queue, until it is answered.
+@dataclass(slots=True, eq=False, kw_only=True)
+class Flight(Call):
+    """A call that is under way, until it is answered.
 
     Attributes:
-        call: as it is sent.
+        queue: whose.
         sent: its steps, each with the track of its scope.
         count: how many operations they are.
         size_bytes: what they count for in a call.
     """
 
-    call: Call
+    queue: Queue
     sent: Sequence[Sent]
     count: int
     size_bytes: int
 
     def begin_anew(self) -> None:
         """It is to be sent again, and nobody knows how much later."""
-        self.call.is_resent = True
-        self.call.aging = None
+        self.is_resent = True
+        self.aging = None
 
     def note_age(self, young_s: float) -> None:
         """It took effect: the keys of the aging scopes are young again."""
-        aging = self.call.aging
+        aging = self.aging
         until_s = asyncio.get_running_loop().time() + young_s
         for step, track in self.sent:
             if type(step) is Answers and (aging is None or track.scope_id in aging):
@@ -123,15 +123,18 @@ class Queue:
             )
         if self.holding.attempts:
             self.has_failures = True
-        call = Call(
-            partition=ledger.partition,
-            token=ledger.token,
-            steps=steps,
+        self.flight = Flight(
+            ledger.partition,
+            ledger.token,
+            steps,
             emitted=self.emitted,
             has_failures=self.has_failures,
             aging=aging,
+            queue=self,
+            sent=sent,
+            count=count,
+            size_bytes=size,
         )
-        self.flight = Flight(call, sent, count, size)
         return self.flight
 
     def note_emits(self, flight: Flight) -> None:
@@ -148,14 +151,12 @@ class Queue:
         self.flushed.clear()
 
 
-def load_groups(
-    queues: Iterable[Queue], most: int, now_s: float
-) -> list[list[tuple[Queue, Flight]]]:
+def load_groups(queues: Iterable[Queue], most: int, now_s: float) -> list[list[Flight]]:
     """Load the queues; those together that go in one command, of ``most`` operations or one queue.
 
     Queues with nothing to send are left out. ``now_s`` is an instant of the loop's clock.
     """
-    groups: list[list[tuple[Queue, Flight]]] = []
+    groups: list[list[Flight]] = []
     count = size = 0
     for queue in queues:
         flight = queue.load(now_s)
@@ -166,5 +167,5 @@ def load_groups(
         if not groups or count > most or size > MAX_BYTES:
             groups.append([])
             count, size = flight.count, flight.size_bytes
-        groups[-1].append((queue, flight))
+        groups[-1].append(flight)
     return groups

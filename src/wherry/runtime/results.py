@@ -37,4 +37,4 @@ def results_of(flight: Flight, answers: Sequence[tuple[Outcome, str]]) -> list[R
 
 def _own_resend(outcome: Outcome, flight: Flight) -> Outcome:
     """What was done already when we sent it again, we did ourselves the first time."""
-    return Outcome.DONE if flight.call.is_resent and outcome is Outcome.ALREADY else outcome
+    return Outcome.DONE if flight.is_resent and outcome is Outcome.ALREADY else outcome

@@ -29,7 +29,7 @@ from .committer import Committer
 from .delivery import Delivery
 from .holding import Holding, Holdings, Track
 from .pool import Pool
-from .queues import Sent
+from .queues import Flight
 from .results import Result
 
 
@@ -52,18 +52,19 @@ class Settlement:
         self._pool = pool
         self._hooks = hooks
 
-    def settle_done(self, calls: Sequence[tuple[Holding, Sequence[Sent]]]) -> None:
+    def settle_done(self, flights: Sequence[Flight]) -> None:
         """Take the answers to calls of which everything took effect, as nearly all do."""
         self._holdings.changed.set()
         rested: list[Track] = []
         others: list[Further] = []
         commits = answered = 0
-        for holding, sent in calls:
+        for flight in flights:
+            holding = flight.queue.holding
             if holding.is_lost:
                 continue
             commits += 1
             finished: list[EntryId] = []
-            for step, track in sent:
+            for step, track in flight.sent:
                 if isinstance(step, Answers):
                     finished += step.entry_ids
                     answered += len(step.entry_ids)
