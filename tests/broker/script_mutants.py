@@ -154,10 +154,12 @@ MUTANTS: dict[str, Mutant] = {
     "answer to a key of any type": Mutant(
         "commit",
         "local bad = problem(out, 0)\n  local has_any",
-        "local bad = usable(out, 'XLEN') and nil\n  local has_any",
+        "sizes[out] = usable(out, 'XLEN') or 0\n  local bad, has_any",
     ),
     "answer with a state to a key of any type": Mutant(
-        "commit", "state_problem(state, expected) or bad)", "state_problem(state, expected))"
+        "commit",
+        "local bad = problem(out, 0)\n  local before",
+        "sizes[out] = usable(out, 'XLEN') or 0\n  local bad\n  local before",
     ),
     "answer with a state of any version": Mutant(
         "commit",
@@ -181,7 +183,9 @@ MUTANTS: dict[str, Mutant] = {
         "    if result ~= 2 then\n      before",
     ),
     "one answer to a key of any type": Mutant(
-        "commit", "  if not held then\n", "  held = held or 0\n  if not held then\n"
+        "commit",
+        "  if type(held) == 'table' then\n",
+        "  held = tonumber(held) or 0\n  if type(held) == 'table' then\n",
     ),
     "one answer to an entry that is gone": Mutant(
         "commit", "  if not finish_entry(id) then\n    return {0}\n  end\n", "  finish_entry(id)\n"
@@ -193,7 +197,7 @@ MUTANTS: dict[str, Mutant] = {
     "one answer has as many arguments as others": Mutant("commit", "'0', 2, 3\n", "'0', 3, 3\n"),
     # Times to live that are young.
     "new reply stream of one answer counts as young": Mutant(
-        "commit", "if not (is_young and held > 0) then", "if not is_young then"
+        "commit", "if held == 0 or not is_young then", "if not is_young then"
     ),
     "all times to live of one answer are young": Mutant("commit", "kind == 'O'", "true"),
     "new reply stream counts as young": Mutant(
@@ -217,8 +221,11 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "answers not trimmed": Mutant(
         "commit",
-        "'MAXLEN', '~', maxlen, '*',\n    'm', message",
-        "'*',\n    'm', message",
+        "'MAXLEN', '~', maxlen, '*',\n      'm', message",
+        "'*',\n      'm', message",
+    ),
+    "no stream is long enough to be trimmed": Mutant(
+        "commit", "if held < most then", "if true then"
     ),
     # Several partitions in one call.
     "what goes wrong beside goes wrong here": Mutant(
@@ -246,7 +253,9 @@ MUTANTS: dict[str, Mutant] = {
         "    at = is_whole and result == 'FENCED' and #arguments or stop\n",
     ),
     "all are done if those beside are": Mutant("commit", "      are_all_done = false\n", ""),
-    "answer without its index": Mutant("commit", "'i', id, 'n', '0', 's'", "'i', id, 's'"),
+    "answer without its index": Mutant(
+        "commit", "'*', 'm', message, 'i', id, 'n', '0', 's'", "'*', 'm', message, 'i', id, 's'"
+    ),
     "all are done if the last is": Mutant(
         "commit",
         "return answers or noted",

@@ -32,6 +32,7 @@
 -- answer for each, '!' and the error where one alone would have been answered by an error.
 local call, pcall_redis, keys, arguments = redis.call, redis.pcall, KEYS, ARGV
 local partitions, maxlen, ttl, state_ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local most = tonumber(maxlen)
 local at = 5
 
 -- Of the partition at hand: its keys, the places behind its operations and its keys, and what is
@@ -213,9 +214,14 @@ end
 -- The name of a reply stream ends with its scope: `{namespace:partition}:out:` and the scope id.
 local scope_at
 
-local function answer(out, scope, id, message)
-  call('XADD', keys[out], 'MAXLEN', '~', maxlen, '*',
-    'm', message, 'i', id, 'n', '0', 's', scope)
+-- held: how long the stream was before this call, which does not add so much that it matters.
+local function answer(out_key, held, scope, id, message)
+  if held < most then
+    call('XADD', out_key, '*', 'm', message, 'i', id, 'n', '0', 's', scope)
+  else
+    call('XADD', out_key, 'MAXLEN', '~', maxlen, '*',
+      'm', message, 'i', id, 'n', '0', 's', scope)
+  end
 end
 
 local function finish_answers(is_young)
@@ -227,7 +233,7 @@ local function finish_answers(is_young)
     local id = arguments[at]
     local result = finish(id, scope, bad)
     if result == 1 then
-      answer(out, scope, id, arguments[at + 1])
+      answer(keys[out], sizes[out], scope, id, arguments[at + 1])
       has_any = true
     end
     note(result)
@@ -249,7 +255,7 @@ local function finish_states(is_young)
     if result == 1 then
       before = before or versions[state]
       versions[state], last = id, at
-      answer(out, scope, id, arguments[at + 1])
+      answer(keys[out], sizes[out], scope, id, arguments[at + 1])
     end
     note(result)
     expected = id
@@ -394,17 +400,17 @@ end
 
 -- As a run of one answer. Nearly everything comes through here: it calls as little as it can.
 local function finish_one(out, is_young)
-  local id, scope = arguments[at], string.sub(keys[out], scope_at)
-  local held = usable(out, 'XLEN')
-  if not held then
+  local out_key, id = keys[out], arguments[at]
+  local scope, held = string.sub(out_key, scope_at), pcall_redis('XLEN', out_key)
+  if type(held) == 'table' then
     void = {}
     return {finish(id, scope, problem(out, 0))}
   end
   if not finish_entry(id) then
     return {0}
   end
-  answer(out, scope, id, arguments[at + 1])
-  if not (is_young and held > 0) then
+  answer(out_key, held, scope, id, arguments[at + 1])
+  if held == 0 or not is_young then
     touched[out] = true
   end
   return 1
