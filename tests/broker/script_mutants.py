@@ -153,8 +153,8 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "answer to a key of any type": Mutant(
         "commit",
-        "local bad = problem(out, 0)\n  local has_any",
-        "sizes[out] = usable(out, 'XLEN') or 0\n  local bad, has_any",
+        "local bad = not held and problem(out, 0)",
+        "held = held or 0\n  local bad",
     ),
     "answer with a state to a key of any type": Mutant(
         "commit",
@@ -202,7 +202,7 @@ MUTANTS: dict[str, Mutant] = {
     "all times to live of one answer are young": Mutant("commit", "kind == 'O'", "true"),
     "new reply stream counts as young": Mutant(
         "commit",
-        "if has_any and not (is_young and sizes[out] > 0) then",
+        "if has_any and not (is_young and held > 0) then",
         "if has_any and not is_young then",
     ),
     "new reply stream beside a state counts as young": Mutant(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import cast
 
 from ..errors import WherryError
@@ -33,6 +34,8 @@ from .wire import Keys
 
 MAX_OPERATIONS = 128
 MAX_BYTES = 2**20
+MOST_LOOSE = 8
+"""So few answers of a partition cost less one by one than as a list of operations."""
 _YOUNG_PART = 16
 
 
@@ -103,15 +106,32 @@ def encode_calls(
 ) -> Command:
     """The command that carries the calls of one partition, or of several that one server has."""
     arguments: list[Argument] = [
-        len(calls),
+        0,
         retention.reply_length,
         retention.reply_ttl_ms,
         retention.state_ttl_ms,
     ]
-    encoder = _Encoder(keys)
-    for call in calls:
-        encoder.encode(call, arguments)
+    encoder, most_loose = _Encoder(keys), _most_loose(calls)
+    arguments[0] = sum([encoder.encode(call, arguments, most_loose) for call in calls])
     return script.command(encoder.names, arguments)
+
+
+def _most_loose(calls: Sequence[Call]) -> int:
+    # A call by itself is one operation or a list of them: its error is that of the command.
+    return 1 if len(calls) == 1 else MOST_LOOSE
+
+
+def _is_loose(call: Call, most: int) -> bool:
+    """Whether each operation stands for itself: at most so many answers, of different scopes."""
+    steps = call.steps
+    if len(steps) > most or call.is_resent or call.has_failures or call.emitted:
+        return False
+    for step in steps:
+        if type(step) is not Answers or len(step.arguments) != 2:
+            return False
+    if len(steps) == 1:
+        return True
+    return len(steps) == len({step.scope_id for step in steps}) > 0
 
 
 class _Encoder:
@@ -138,22 +158,22 @@ class _Encoder:
     def _state(self, scope: ScopeId) -> int:
         return self._number(self._keys.state(self._partition, scope))
 
-    def encode(self, call: Call, arguments: list[Argument]) -> None:
-        """Append the arguments of a call; most operations are a reply to a message and no more."""
-        steps = call.steps
-        if (
-            len(steps) == 1
-            and type(step := steps[0]) is Answers
-            and len(step.arguments) == 2
-            and not (call.is_resent or call.has_failures or call.emitted)
-        ):
-            partition, aging, scope = call.partition, call.aging, step.scope_id
-            entries, lease, _, _ = self._keys.of_owner(partition)
+    def encode(self, call: Call, arguments: list[Argument], most_loose: int) -> int:
+        """Append the arguments of a call; returns for how many partitions they stand.
+
+        Most operations are a reply to a message and no more.
+        """
+        if not _is_loose(call, most_loose):
+            self._encode_many(call, arguments)
+            return 1
+        partition, aging, token = call.partition, call.aging, call.token
+        entries, lease, _, _ = self._keys.of_owner(partition)
+        for step in cast("Sequence[Answers]", call.steps):
+            scope = step.scope_id
             self.names += (entries, lease, self._keys.replies(partition, scope))
             letter = "o" if aging is None or scope in aging else "O"
-            arguments += (letter, call.token, *step.arguments)
-        else:
-            self._encode_many(call, arguments)
+            arguments += (letter, token, *step.arguments)
+        return len(call.steps)
 
     def _encode_many(self, call: Call, arguments: list[Argument]) -> None:
         names, replies, aging = self.names, self._keys.replies, call.aging
@@ -232,7 +252,25 @@ def part_answers(answer: object, calls: Sequence[Call]) -> Sequence[object]:
         return [answer] * len(calls)
     if isinstance(answer, int):
         return [count_of(call.steps) for call in calls]
-    return [_error_of(one) or one for one in cast("list[object]", answer)]
+    found: list[object] = []
+    parts = iter(cast("list[object]", answer))
+    for call in calls:
+        loose = len(call.steps) if _is_loose(call, MOST_LOOSE) else 1
+        found.append(_join([_error_of(one) or one for one in islice(parts, loose)]))
+    return found
+
+
+def _join(parts: Sequence[object]) -> object:
+    """What was answered for a call, from the answers for its operations that went one by one."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = next((one for one in parts if isinstance(one, WherryError | bytes)), None)
+    if whole is not None:
+        return whole  # it failed, or was fenced
+    results: list[object] = []
+    for one in parts:
+        results += cast("list[object]", one) if isinstance(one, list) else [one]
+    return results
 
 
 def _error_of(answer: object) -> WherryError | None:

@@ -1,12 +1,13 @@
 -- Finish entries and write what they caused, all of it or nothing of it for each entry.
 -- The one script through which an owner writes; docs/design.md tells why each check is here.
--- A call carries the operations of one partition, or of several where one server has them all.
+-- A call carries the operations of one partition, or of several where one server has them all. They
+-- are its parts; a few answers of different scopes, which have no say in each other, are a part each.
 --
--- KEYS: of each partition in, lease, and then attempts, dead, reply streams, inboxes and states; or
---   the reply stream alone where it has one answer.
--- ARGV: count of partitions, MAXLEN and ttl ms of replies, ttl ms of states (0 none), then for each
---   partition, whose keys follow those of the one before:
---   one answer, as most have where messages come one by one: 'o' token id message
+-- KEYS: of each part in, lease, and then attempts, dead, reply streams, inboxes and states; or the
+--   reply stream alone where it is one answer.
+-- ARGV: count of parts, MAXLEN and ttl ms of replies, ttl ms of states (0 none), then for each part,
+--   whose keys follow those of the one before:
+--   one answer, as most are where messages come one by one: 'o' token id message
 --           'O': the same; the reply stream was given its time to live a short while ago
 --   any others: 'm' token, flags, number of the last emit that was acknowledged, count of the
 --           arguments that follow, count of its keys, then operations:
@@ -26,22 +27,22 @@
 --   'f': failed attempts are written down, or may be.
 -- out, inbox, state: number of a key, 0 without. action: '' unchanged, 's' set, 'd' delete.
 -- end: '' or the attempt to put on the end mark. first: index of the first reply.
--- Answer for a partition: 'FENCED', the number of operations when all are done, or for each operation
+-- Answer for a part: 'FENCED', the number of operations when all are done, or for each operation
 -- 1 done, 0 already done, -1 void (behind another of its scope that was not done), 'stale' or 'bad:'
--- and the reason. Of several partitions: the number of all operations when all are done, or the
+-- and the reason. Of several parts: the number of all operations when all are done, or the
 -- answer for each, '!' and the error where one alone would have been answered by an error.
 local call, pcall_redis, keys, arguments = redis.call, redis.pcall, KEYS, ARGV
-local partitions, maxlen, ttl, state_ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local parts, maxlen, ttl, state_ttl = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local most = tonumber(maxlen)
 local at = 5
 
--- Of the partition at hand: its keys, the places behind its operations and its keys, and what is
+-- Of the part at hand: its keys, the places behind its operations and its keys, and what is
 -- known of it.
 local entries_key, lease_key, attempts_key, dead_key
 local key_at = 1
 local stop, resent, rows_left, void, rows
 
--- By number of a key, which no two partitions share.
+-- By number of a key, which no two parts share.
 local touched = {}
 
 -- Asks what fails for a key of another type, and then answers nil. Any other error ends the script.
@@ -225,21 +226,23 @@ local function answer(out_key, held, scope, id, message)
 end
 
 local function finish_answers(is_young)
-  local out, count = number(), number()
-  local scope = string.sub(keys[out], scope_at)
-  local bad = problem(out, 0)
+  local out, count = tonumber(arguments[at]), tonumber(arguments[at + 1])
+  local out_key, held = keys[out], usable(out, 'XLEN')
+  local scope = string.sub(out_key, scope_at)
+  local bad = not held and problem(out, 0)
   local has_any = false
+  at = at + 2
   for _ = 1, count do
     local id = arguments[at]
     local result = finish(id, scope, bad)
     if result == 1 then
-      answer(keys[out], sizes[out], scope, id, arguments[at + 1])
+      answer(out_key, held, scope, id, arguments[at + 1])
       has_any = true
     end
     note(result)
     at = at + 2
   end
-  if has_any and not (is_young and sizes[out] > 0) then
+  if has_any and not (is_young and held > 0) then
     touched[out] = true
   end
 end
@@ -466,10 +469,10 @@ local function error_of(problem)
   return '!' .. text
 end
 
--- What goes wrong in one of several partitions is told of that one: the others go on.
+-- What goes wrong in one of several parts is told of that one: the others go on.
 local function carry_out_all()
   local results, done, are_all_done = {}, 0, true
-  for i = 1, tonumber(partitions) do
+  for i = 1, tonumber(parts) do
     local is_whole, result = pcall(carry_out)
     at = stop
     if not is_whole or type(result) == 'table' and result.err then
@@ -486,7 +489,7 @@ local function carry_out_all()
 end
 
 local result
-if partitions == '1' then
+if parts == '1' then
   result = carry_out()
 else
   result = carry_out_all()
