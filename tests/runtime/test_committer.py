@@ -143,6 +143,46 @@ async def test_one_call_of_a_partition_is_under_way_and_the_rest_waits():
         await until(lambda: len(it.told) == 2)
 
 
+async def test_who_waits_for_an_answer_has_its_turn_before_more_is_sent():
+    """And the loop another, at whose end uvloop writes what was sent in that one."""
+    async with desk() as it:
+        put(it, hold(0), "1")
+        _, answer = await it.link.next()
+        put(it, hold(1), "2")
+        sent: list[int] = []
+
+        async def wait() -> None:
+            await it.committer.answered(60.0)
+            assert it.outcomes() == [[Outcome.DONE]]
+            sent.append(it.link.writes.qsize())
+            asyncio.get_running_loop().call_soon(lambda: sent.append(it.link.writes.qsize()))
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        answer.set_result([[1]])
+        await waiting
+        (call,), answer = await it.link.next()
+        assert (call.ids, sent) == (["id-2"], [0, 0])
+        answer.set_result([[1]])
+        await until(lambda: len(it.told) == 2)
+
+
+async def test_nobody_waits_for_an_answer_that_is_not_under_way_or_does_not_come():
+    async with desk() as it:
+        await it.committer.answered(60.0)
+        put(it, hold(0), "1")
+        await it.committer.answered(60.0)
+        _, answer = await it.link.next()
+        await it.committer.answered(0.0)
+        assert not it.told
+        put(it, hold(1), "2")
+        answer.set_result([[1]])
+        (call,), answer = await it.link.next()
+        assert call.ids == ["id-2"]
+        answer.set_result([[1]])
+        await until(lambda: len(it.told) == 2)
+
+
 async def test_calls_of_one_tick_share_a_write():
     async with desk() as it:
         for number in range(5):

@@ -17,7 +17,7 @@ from wherry.engine.portions import LEAST, MANY, PORTION
 from wherry.hooks import Hooks
 from wherry.model import ORIGIN, EntryId, Partition, Token
 from wherry.runtime.holding import Holding, Holdings
-from wherry.runtime.reader import TRICKLE, Reader
+from wherry.runtime.reader import ANSWER_WITHIN_S, TRICKLE, Reader
 from wherry.testing.loop import VirtualLoop
 
 
@@ -56,6 +56,9 @@ class OpenGate:
 
     def has_room(self) -> bool:
         return True
+
+    async def answered(self, within_s: float) -> None:
+        """Nothing is under way."""
 
 
 class NoRouter:
@@ -354,6 +357,43 @@ def test_reading_goes_on_while_several_portions_are_under_way():
         assert goes_on(LEAST)
         assert not goes_on(LEAST - 4)
         assert not goes_on(PORTION)
+    finally:
+        loop.finish()
+
+
+class Answering(OpenGate):
+    """A commit is under way until the test says so."""
+
+    def __init__(self) -> None:
+        self.within_s: float | None = None
+        self.has_come = asyncio.Event()
+
+    async def answered(self, within_s: float) -> None:
+        self.within_s = within_s
+        await self.has_come.wait()
+
+
+def test_of_several_portions_the_next_is_read_when_a_commit_under_way_is_answered():
+    """Before, those who are answered cannot have sent more; few entries do not wait that way."""
+    loop = VirtualLoop(patience_s=1.0)
+    link, holdings, router, gate = SlowLink(), Holdings(), ByTurn(), Answering()
+    links: Any = (link, link)
+    for number in range(MANY // 4):
+        holdings.add(holding(number))
+    reader = Reader(links, Config(), holdings, router, gate, Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
+    try:
+        loop.start(reader.run(), name="reader", group="")
+        loop.run_until(lambda: bool(link.reads), 1.0)
+        link.reads[0].set_result(spread(LEAST))
+        loop.settle()
+        assert (len(link.reads), gate.within_s) == (2, None)
+        link.reads[1].set_result(spread(2 * PORTION))
+        loop.settle()
+        assert (len(link.reads), gate.within_s) == (2, ANSWER_WITHIN_S)
+        assert sum(router.turns) == LEAST + 2 * PORTION, "what was read is handled meanwhile"
+        gate.has_come.set()
+        loop.settle()
+        assert len(link.reads) == 3
     finally:
         loop.finish()
 

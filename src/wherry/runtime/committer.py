@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from ..broker.calls import (
     MAX_OPERATIONS,
@@ -45,24 +44,12 @@ from .holding import Holding, Track
 from .meter import Meter
 from .outage import Outage
 from .queues import Flight, Queue, Way, load_groups
-from .results import Result, results_of
+from .results import Desk, results_of
 
 BETWEEN_S = 0.02
 """A partition whose slot is between two nodes of a cluster is tried again after so long."""
 QUEUE_LIMIT = 4_000
 QUEUE_LIMIT_BYTES = 4 * 2**20
-
-
-class Desk(Protocol):
-    """Takes the answers; see `wherry.runtime.settlement.Settlement`."""
-
-    def settle_done(self, flights: Sequence[Flight]) -> None:
-        """All operations of these took effect."""
-        ...
-
-    def settle(self, holding: Holding, results: Sequence[Result] | None) -> None:
-        """The results of a call, in order, or None when the holding is fenced."""
-        ...
 
 
 class Committer:
@@ -214,6 +201,16 @@ class Committer:
                 return
             await self._wait(queue)
 
+    async def answered(self, within_s: float) -> None:
+        """Wait for the answer to what is under way, if anything is, and at most so long.
+
+        What is ready then is sent when the caller has had its turn.
+        """
+        for way in self._ways.values():
+            if way.is_sending:
+                await way.answered(within_s)
+                return
+
     async def wait_room(self, holding: Holding) -> None:
         """Wait until a partition's queue is below its bound."""
         while not holding.is_lost:
@@ -257,6 +254,7 @@ class Committer:
                 await outage.wait(error)
             finally:
                 way.is_sending = False
+            await way.give_way()
 
     def _again(self, queues: Sequence[Queue]) -> None:
         for queue in queues:

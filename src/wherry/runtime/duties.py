@@ -103,6 +103,10 @@ class Duties:
         """Whether answers of commits, which make room, are on their way."""
         return not self._settlement.committer.is_idle
 
+    async def answered(self, within_s: float) -> None:
+        """Wait for the answer to a commit that is under way, at most so long."""
+        await self._settlement.committer.answered(within_s)
+
     def history_changed(self, partitions: Container[Partition] | None = None) -> None:
         """Redis may have gone back in time: nothing in memory can be trusted.
 

@@ -26,11 +26,31 @@ class Way:
         ready: queues that are sent next.
         work: set when there are any.
         is_sending: an answer is on its way.
+        waiter: of who waits for it, None if nobody does.
     """
 
     ready: dict[Holding, Queue] = field(default_factory=lambda: {})
     work: asyncio.Event = field(default_factory=asyncio.Event)
     is_sending: bool = False
+    waiter: asyncio.Future[None] | None = None
+
+    async def answered(self, within_s: float) -> None:
+        """See `wherry.runtime.committer.Committer.answered`; one caller at a time."""
+        loop = asyncio.get_running_loop()
+        waiter = self.waiter = loop.create_future()
+        timer = loop.call_later(within_s, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+
+    async def give_way(self) -> None:
+        """What was under way is settled: whoever waited for that has its turn."""
+        waiter = self.waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # uvloop writes at the end of a turn
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -146,9 +166,13 @@ class Queue:
     def wake(self) -> None:
         """Let those look who wait for an answer."""
         for waiter in self.flushed:
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake(waiter)
         self.flushed.clear()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def load_groups(queues: Iterable[Queue], most: int, now_s: float) -> list[list[Flight]]:

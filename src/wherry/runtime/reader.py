@@ -48,6 +48,13 @@ class Gate(Protocol):
         """Whether answers of commits, which make room, are on their way."""
         ...
 
+    async def answered(self, within_s: float) -> None:
+        """Wait for the answer to a commit that is under way, at most so long.
+
+        The next commit is sent when the caller has had its turn.
+        """
+        ...
+
 
 class _Named:
     """The holdings of the last read by their keys: mostly the next one asks for the same."""
@@ -169,8 +176,11 @@ class Reader:
             await asyncio.sleep(pause_s)
         elif self._selection.portions.are_under_way:
             # Those that were woken have their turn. What they cause is sent behind the next read:
-            # the server answers that before it carries out this.
+            # the server answers that before it carries out this. Nor is the read sent before those
+            # who are being answered can have sent more: it would be ended by the first entry of it,
+            # and the rest would come behind the commit.
             await asyncio.sleep(0)
+            await self._gate.answered(ANSWER_WITHIN_S)
         elif brought < TRICKLE:
             await self._let_send()
             if brought >= FEW:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..broker.commits import Operation, Outcome, each_of
-from .holding import Track
+from .holding import Holding, Track
 from .queues import Flight
 
 
@@ -24,6 +24,18 @@ class Result(NamedTuple):
     track: Track
     outcome: Outcome
     reason: str
+
+
+class Desk(Protocol):
+    """Takes the answers; see `wherry.runtime.settlement.Settlement`."""
+
+    def settle_done(self, flights: Sequence[Flight]) -> None:
+        """All operations of these took effect."""
+        ...
+
+    def settle(self, holding: Holding, results: Sequence[Result] | None) -> None:
+        """The results of a call, in order, or None when the holding is fenced."""
+        ...
 
 
 def results_of(flight: Flight, answers: Sequence[tuple[Outcome, str]]) -> list[Result]:
