@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -113,28 +114,59 @@ class SlowLink(DeafLink):
         return await answer
 
 
-def test_reader_rests_while_a_request_to_unblock_is_unanswered():
-    """The watch waits for that answer and clears no event; the reader must not spin meanwhile."""
+class Reading(NamedTuple):
+    """A reader at its first read, and what is around it."""
+
+    loop: VirtualLoop
+    link: SlowLink
+    holdings: Holdings
+
+    def answer(self, count: int, entries: Callable[[int], list[Any]]) -> None:
+        """Bring so many entries, and let everybody have their turns."""
+        self.link.reads[-1].set_result(entries(count))
+        self.loop.settle()
+
+
+@contextmanager
+def reading(
+    router: Any,
+    partitions: int = 1,
+    *,
+    gate: OpenGate | None = None,
+    is_crowded: bool = False,
+    gather_s: float = 0.04,
+) -> Generator[Reading]:
+    """On virtual time; where it is crowded, as long as it runs it waits for a core."""
     loop = VirtualLoop(patience_s=1.0)
     link, holdings = SlowLink(), Holdings()
     links: Any = (link, link)
-    router: Any = NoRouter()
-    first, second = holding(0), holding(1)
-    holdings.add(first)
-    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)
+    for number in range(partitions):
+        holdings.add(holding(number))
+
+    def usage() -> Usage:
+        return Usage(ran_s=loop.time(), waited_s=loop.time()) if is_crowded else at_ease()
+
+    config = Config(gather_s=gather_s)
+    reader = Reader(links, config, holdings, router, gate or OpenGate(), Hooks(), usage)
     try:
         loop.start(reader.run(), name="reader", group="")
         loop.run_until(lambda: bool(link.reads), 1.0)
-        holdings.add(second)
-        loop.settle()
-        assert link.asked[-1] == ("CLIENT", "UNBLOCK", 7)
-        link.reads[0].set_result(None)
-        for one in (first, second):
-            one.ledger.drain()
-        holdings.changed.set()
-        loop.settle()  # raises if it never rests
+        yield Reading(loop, link, holdings)
     finally:
         loop.finish()
+
+
+def test_reader_rests_while_a_request_to_unblock_is_unanswered():
+    """The watch waits for that answer and clears no event; the reader must not spin meanwhile."""
+    with reading(NoRouter()) as it:
+        it.holdings.add(holding(1))
+        it.loop.settle()
+        assert it.link.asked[-1] == ("CLIENT", "UNBLOCK", 7)
+        it.link.reads[0].set_result(None)
+        for one in it.holdings.all():
+            one.ledger.drain()
+        it.holdings.changed.set()
+        it.loop.settle()  # raises if it never rests
 
 
 class Settling(OpenGate):
@@ -160,25 +192,14 @@ def entries(count: int) -> list[Any]:
 )
 def test_a_few_entries_are_answered_before_more_are_read(count: int, passes_s: float, reads: int):
     """What comes meanwhile is brought by one read; but no answer is waited for in vain."""
-    loop = VirtualLoop(patience_s=1.0)
-    link, holdings = SlowLink(), Holdings()
-    links: Any = (link, link)
-    router: Any = AnyRouter()
-    holdings.add(holding(0))
-    reader = Reader(links, Config(), holdings, router, Settling(), Hooks(), at_ease)
-    try:
-        loop.start(reader.run(), name="reader", group="")
-        loop.run_until(lambda: bool(link.reads), 1.0)
-        link.reads[0].set_result(entries(count))
-        loop.settle()
+    with reading(AnyRouter(), gate=Settling()) as it:
+        it.answer(count, entries)
         if passes_s:
-            loop.advance(passes_s)
-        assert len(link.reads) == reads
-        holdings.changed.set()
-        loop.settle()
-        assert len(link.reads) == 2
-    finally:
-        loop.finish()
+            it.loop.advance(passes_s)
+        assert len(it.link.reads) == reads
+        it.holdings.changed.set()
+        it.loop.settle()
+        assert len(it.link.reads) == 2
 
 
 class Noting:
@@ -230,22 +251,12 @@ def test_effects_of_a_portion_are_sent_before_the_next_is_handled(
     count: int, is_anew: bool, turns: list[int]
 ):
     """But not where one of the later ones may be in hand, and be finished meanwhile."""
-    loop = VirtualLoop(patience_s=1.0)
-    link, holdings, router = SlowLink(), Holdings(), ByTurn()
-    links: Any = (link, link)
-    for number in range(MANY // 4):
-        holdings.add(holding(number))
-    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
-    try:
-        loop.start(reader.run(), name="reader", group="")
-        loop.run_until(lambda: bool(link.reads), 1.0)
-        holdings.all()[count // 4 - 1].ledger.is_read_anew = is_anew
-        link.reads[0].set_result(spread(count))
-        loop.settle()
+    router = ByTurn()
+    with reading(router, MANY // 4) as it:
+        it.holdings.all()[count // 4 - 1].ledger.is_read_anew = is_anew
+        it.answer(count, spread)
         assert router.turns == turns
-        assert len(link.reads) == 2
-    finally:
-        loop.finish()
+        assert len(it.link.reads) == 2
 
 
 BETWEEN: dict[str, Callable[[Holding, Holdings], None]] = {
@@ -257,51 +268,31 @@ BETWEEN: dict[str, Callable[[Holding, Holdings], None]] = {
 
 @pytest.mark.parametrize("what", BETWEEN)
 def test_partition_that_changes_between_two_portions_gets_nothing_of_the_later_ones(what: str):
-    loop = VirtualLoop(patience_s=1.0)
-    link, holdings, router = SlowLink(), Holdings(), ByTurn()
-    links: Any = (link, link)
-    for number in range(PORTION // 2):
-        holdings.add(holding(number))
-    *_, last = holdings.all()
+    router = ByTurn()
+    with reading(router, PORTION // 2) as it:
+        *others, last = it.holdings.all()
 
-    def change() -> None:
-        router.turn()
-        if len(router.turns) == 1:
-            BETWEEN[what](last, holdings)
+        def change() -> None:
+            router.turn()
+            if len(router.turns) == 1:
+                BETWEEN[what](last, it.holdings)
 
-    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
-    try:
-        loop.start(reader.run(), name="reader", group="")
-        loop.run_until(lambda: bool(link.reads), 1.0)
         router.after = change
-        link.reads[0].set_result(spread(2 * PORTION))
-        loop.settle()
+        it.answer(2 * PORTION, spread)
         assert router.turns == [PORTION, PORTION - 4]
-        cursors = {one.ledger.cursor for one in holdings.all() if one is not last}
+        cursors = {one.ledger.cursor for one in others}
         assert cursors == {"4-0"}, "nothing else is read anew for that"
-    finally:
-        loop.finish()
 
 
 def test_read_that_is_answered_is_not_cut_short_between_two_portions():
     """Not even where the answer came in the moment in which it was to be."""
-    loop = VirtualLoop(patience_s=1.0)
-    link, holdings, router = SlowLink(), Holdings(), ByTurn()
-    link.client_id = None  # CLIENT is forbidden
-    links: Any = (link, link)
-    for number in range(PORTION // 2):
-        holdings.add(holding(number))
-    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
-    try:
-        loop.start(reader.run(), name="reader", group="")
-        loop.run_until(lambda: bool(link.reads), 1.0)
-        holdings.add(holding(PORTION))
-        link.reads[0].set_result(spread(2 * PORTION))
-        loop.settle()
+    router = ByTurn()
+    with reading(router, PORTION // 2) as it:
+        it.link.client_id = None  # CLIENT is forbidden
+        it.holdings.add(holding(PORTION))
+        it.answer(2 * PORTION, spread)
         assert router.turns == [PORTION, PORTION]
-        assert not any(one.ledger.rewinds for one in holdings.all())
-    finally:
-        loop.finish()
+        assert not any(one.ledger.rewinds for one in it.holdings.all())
 
 
 class FullRouter(AnyRouter):
@@ -310,55 +301,33 @@ class FullRouter(AnyRouter):
 
 
 def test_of_all_portions_it_is_known_who_has_more():
-    loop = VirtualLoop(patience_s=1.0)
-    link, holdings = SlowLink(), Holdings()
-    links: Any = (link, link)
-    for number in range(PORTION // 2 + 1):
-        holdings.add(holding(number))
-    router: Any = FullRouter()
-    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)
-    try:
-        loop.start(reader.run(), name="reader", group="")
-        loop.run_until(lambda: bool(link.reads), 1.0)
-        link.reads[0].set_result(spread(2 * PORTION))
-        loop.settle()
-        first = link.asked[1].index("STREAMS") + 1
-        assert link.asked[1][first] == f"{{wherry:{PORTION // 2}}}:in", "it alone was quiet"
-    finally:
-        loop.finish()
+    with reading(FullRouter(), PORTION // 2 + 1) as it:
+        it.answer(2 * PORTION, spread)
+        asked = it.link.asked[1]
+        first = asked[asked.index("STREAMS") + 1]
+        assert first == f"{{wherry:{PORTION // 2}}}:in", "it alone was quiet"
 
 
 def test_reading_goes_on_while_several_portions_are_under_way():
     """Each is handled while the effects of another are on their way, until few are left."""
-    loop = VirtualLoop(patience_s=1.0)
-    link, holdings, router = SlowLink(), Holdings(), ByTurn()
-    links: Any = (link, link)
-    for number in range(MANY // 4):
-        holdings.add(holding(number))
-    reader = Reader(links, Config(), holdings, router, Settling(), Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
+    with reading(ByTurn(), MANY // 4, gate=Settling()) as it:
 
-    def goes_on(count: int) -> bool:
-        """After an answer with so many, though commits are under way."""
-        reads = len(link.reads)
-        link.reads[-1].set_result(spread(count))
-        loop.settle()
-        is_next_sent = len(link.reads) > reads
-        holdings.changed.set()
-        loop.settle()
-        assert len(link.reads) == reads + 1
-        return is_next_sent
+        def goes_on(count: int) -> bool:
+            """After an answer with so many, though commits are under way."""
+            reads = len(it.link.reads)
+            it.answer(count, spread)
+            is_next_sent = len(it.link.reads) > reads
+            it.holdings.changed.set()
+            it.loop.settle()
+            assert len(it.link.reads) == reads + 1
+            return is_next_sent
 
-    try:
-        loop.start(reader.run(), name="reader", group="")
-        loop.run_until(lambda: bool(link.reads), 1.0)
         assert not goes_on(LEAST)
         assert goes_on(2 * PORTION)
         assert goes_on(PORTION)
         assert goes_on(LEAST)
         assert not goes_on(LEAST - 4)
         assert not goes_on(PORTION)
-    finally:
-        loop.finish()
 
 
 class Answering(OpenGate):
@@ -375,47 +344,29 @@ class Answering(OpenGate):
 
 def test_of_several_portions_the_next_is_read_when_a_commit_under_way_is_answered():
     """Before, those who are answered cannot have sent more; few entries do not wait that way."""
-    loop = VirtualLoop(patience_s=1.0)
-    link, holdings, router, gate = SlowLink(), Holdings(), ByTurn(), Answering()
-    links: Any = (link, link)
-    for number in range(MANY // 4):
-        holdings.add(holding(number))
-    reader = Reader(links, Config(), holdings, router, gate, Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
-    try:
-        loop.start(reader.run(), name="reader", group="")
-        loop.run_until(lambda: bool(link.reads), 1.0)
-        link.reads[0].set_result(spread(LEAST))
-        loop.settle()
-        assert (len(link.reads), gate.within_s) == (2, None)
-        link.reads[1].set_result(spread(2 * PORTION))
-        loop.settle()
-        assert (len(link.reads), gate.within_s) == (2, ANSWER_WITHIN_S)
+    router, gate = ByTurn(), Answering()
+    with reading(router, MANY // 4, gate=gate) as it:
+        it.answer(LEAST, spread)
+        assert (len(it.link.reads), gate.within_s) == (2, None)
+        it.answer(2 * PORTION, spread)
+        assert (len(it.link.reads), gate.within_s) == (2, ANSWER_WITHIN_S)
         assert sum(router.turns) == LEAST + 2 * PORTION, "what was read is handled meanwhile"
         gate.has_come.set()
-        loop.settle()
-        assert len(link.reads) == 3
-    finally:
-        loop.finish()
+        it.loop.settle()
+        assert len(it.link.reads) == 3
 
 
 def test_first_of_a_burst_waits_for_the_rest_where_bursts_are_the_rule():
-    loop = VirtualLoop(patience_s=1.0)
-    link, holdings, router = SlowLink(), Holdings(), Noting()
-    links: Any = (link, link)
-    holdings.add(holding(0))
-    reader = Reader(links, Config(), holdings, router, OpenGate(), Hooks(), at_ease)  # type: ignore[arg-type] - it has what the reader uses
+    router = Noting()
+    with reading(router) as it:
 
-    def answer(count: int, within_s: float = 0.0) -> None:
-        loop.advance(within_s)
-        link.reads[-1].set_result(entries(count))
-        loop.settle()
+        def answer(count: int, within_s: float = 0.0) -> None:
+            it.loop.advance(within_s)
+            it.answer(count, entries)
 
-    def can_wait() -> bool:
-        return "BLOCK" in link.asked[-1]
+        def can_wait() -> bool:
+            return "BLOCK" in it.link.asked[-1]
 
-    try:
-        loop.start(reader.run(), name="reader", group="")
-        loop.run_until(lambda: bool(link.reads), 1.0)
         answer(1)
         assert router.given == [1], "nobody knows of a burst yet"
         answer(FEW, within_s=2 * AT_ONCE_S)
@@ -423,11 +374,11 @@ def test_first_of_a_burst_waits_for_the_rest_where_bursts_are_the_rule():
         assert router.given == [1, FEW, 1], "those came later: they were no burst"
         answer(FEW)
         assert can_wait()
-        cursor = link.asked[-1][-1]
+        cursor = it.link.asked[-1][-1]
         answer(1)
         assert router.given[3:] == [FEW], "it is not handled yet"
         assert not can_wait()
-        assert link.asked[-1][-1] == cursor, "and is brought again"
+        assert it.link.asked[-1][-1] == cursor, "and is brought again"
         answer(3 * FEW)
         assert router.given[4:] == [3 * FEW]
         answer(1)
@@ -435,43 +386,21 @@ def test_first_of_a_burst_waits_for_the_rest_where_bursts_are_the_rule():
         assert router.given[5:] == [1], "nothing came behind it"
         answer(1)
         assert router.given[6:] == [1], "and so the next one is handled at once"
-    finally:
-        loop.finish()
 
 
 def test_entries_gather_before_a_read_where_cores_are_crowded():
-    loop = VirtualLoop(patience_s=1.0)
-    link, holdings, router = SlowLink(), Holdings(), ByTurn()
-    links: Any = (link, link)
-    for number in range(PORTION):
-        holdings.add(holding(number))
-    config = Config(gather_s=0.1)
-
-    def usage() -> Usage:
-        return Usage(ran_s=loop.time(), waited_s=loop.time())
-
-    reader = Reader(links, config, holdings, router, OpenGate(), Hooks(), usage)  # type: ignore[arg-type] - it has what the reader uses
-
-    def answer(count: int) -> None:
-        link.reads[-1].set_result(entries(count))
-        loop.settle()
-
-    try:
-        loop.start(reader.run(), name="reader", group="")
-        loop.run_until(lambda: bool(link.reads), 1.0)
-        loop.advance(10 * WINDOW_S)
-        answer(ENOUGH)
-        assert len(link.reads) == 2, "until now nobody knows"
+    router, gather_s = ByTurn(), 0.1
+    with reading(router, PORTION, is_crowded=True, gather_s=gather_s) as it:
+        it.loop.advance(10 * WINDOW_S)
+        it.answer(ENOUGH, entries)
+        assert len(it.link.reads) == 2, "until now nobody knows"
         for _ in range(2):
-            loop.advance(WINDOW_S)
-            answer(ENOUGH)
-        reads = len(link.reads)
-        loop.advance(config.gather_s * 0.9)
-        assert len(link.reads) == reads
-        loop.advance(config.gather_s * 0.2)
-        assert len(link.reads) == reads + 1
-        link.reads[-1].set_result(spread(3 * PORTION))
-        loop.settle()
+            it.loop.advance(WINDOW_S)
+            it.answer(ENOUGH, entries)
+        reads = len(it.link.reads)
+        it.loop.advance(gather_s * 0.9)
+        assert len(it.link.reads) == reads
+        it.loop.advance(gather_s * 0.2)
+        assert len(it.link.reads) == reads + 1
+        it.answer(3 * PORTION, spread)
         assert router.turns[-1] == 3 * PORTION, "a commit for all of them costs the least"
-    finally:
-        loop.finish()

@@ -117,7 +117,10 @@ def encode_calls(
 
 
 def _most_loose(calls: Sequence[Call]) -> int:
-    # A call by itself is one operation or a list of them: its error is that of the command.
+    """How many answers of a partition may be a part each.
+
+    A call that is alone in its command is one part: its error is that of the command.
+    """
     return 1 if len(calls) == 1 else MOST_LOOSE
 
 
@@ -159,10 +162,7 @@ class _Encoder:
         return self._number(self._keys.state(self._partition, scope))
 
     def encode(self, call: Call, arguments: list[Argument], most_loose: int) -> int:
-        """Append the arguments of a call; returns for how many partitions they stand.
-
-        Most operations are a reply to a message and no more.
-        """
+        """Append the arguments of a call; returns how many parts of the command they are."""
         if not _is_loose(call, most_loose):
             self._encode_many(call, arguments)
             return 1
