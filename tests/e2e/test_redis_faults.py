@@ -62,14 +62,39 @@ async def loaded(url: str) -> AsyncGenerator[Load]:
         yield load
 
 
+class Handlers:
+    """Those of `totals`, which may be held up.
+
+    Attributes:
+        may_go_on: they wait for it, each with its message.
+        begun: how many messages they were given.
+    """
+
+    def __init__(self) -> None:
+        self.may_go_on = asyncio.Event()
+        self.may_go_on.set()
+        self.begun = 0
+
+    async def application(self, scope: Any, receive: Any, send: Any) -> None:
+        async def receive_and_wait() -> Any:
+            message = await receive()
+            self.begun += 1
+            await self.may_go_on.wait()
+            return message
+
+        await totals(scope, receive_and_wait, send)
+
+
 @asynccontextmanager
-async def far(server: Server) -> AsyncGenerator[tuple[Proxy, Load, Worker, Notes]]:
+async def far(
+    server: Server, application: Any = totals
+) -> AsyncGenerator[tuple[Proxy, Load, Worker, Notes]]:
     """A worker behind a proxy, at work."""
     hooks = Notes()
     async with (
         proxy(server.port) as way,
         loaded(server.url) as load,
-        working(totals, way.url, hooks=hooks, **DURABLE) as worker,
+        working(application, way.url, hooks=hooks, **DURABLE) as worker,
     ):
         await load.seen.drained()
         yield way, load, worker, hooks
@@ -109,9 +134,14 @@ async def test_what_comes_late_out_of_a_network_that_was_down_has_no_effect(redi
 
 
 async def test_connections_that_swallow_everything_are_given_up(redis_server: Server):
-    async with far(redis_server) as (way, load, _, hooks):
+    handlers = Handlers()
+    async with far(redis_server, handlers.application) as (way, load, _, hooks):
+        handlers.may_go_on.clear()
+        begun = handlers.begun
         await load.add()
+        await until(lambda: handlers.begun > begun)
         way.swallows_requests = way.swallows_answers = everybody
+        handlers.may_go_on.set()
         await load.add()
         await until(lambda: hooks.count("committing waits for Redis"))
         await until(lambda: _lapsed(load.seen))
