@@ -126,7 +126,7 @@ def kinds_of(commands: Sequence[Sequence[bytes]]) -> list[str]:
 
 
 def parts_of(command: Sequence[bytes]) -> list[tuple[bool, list[str]]]:
-    """Of each partition in a call of the commit script: whether it is sent again, and its kinds."""
+    """Of each part of a call of the commit script: whether it is sent again, and its kinds."""
     arguments = command[3 + int(command[2]) :]
     found: list[tuple[bool, list[str]]] = []
     at = 4
